@@ -1,0 +1,32 @@
+"""The configuration of all stages: typed once, read from YAML, all errors reported together."""
+
+from unmask.config.loading import commented_defaults, load_config
+from unmask.config.models import (
+    BundleConfig,
+    EnsembleConfig,
+    EvaluateConfig,
+    ExtractConfig,
+    FusionConfig,
+    IngestConfig,
+    PromoteConfig,
+    SplitFractions,
+    TrainConfig,
+    TrainOverrides,
+    UnmaskConfig,
+)
+
+__all__ = [
+    "BundleConfig",
+    "EnsembleConfig",
+    "EvaluateConfig",
+    "ExtractConfig",
+    "FusionConfig",
+    "IngestConfig",
+    "PromoteConfig",
+    "SplitFractions",
+    "TrainConfig",
+    "TrainOverrides",
+    "UnmaskConfig",
+    "commented_defaults",
+    "load_config",
+]

@@ -1,0 +1,184 @@
+"""Every setting of every stage, with its type, range and default.
+
+The field descriptions are the documentation: `unmask config init` writes them as comments, and pipeline parameters
+take their defaults from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A group of settings: unknown names are refused, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitFractions(Section):
+    """Shares of groups that go to each split; they must sum to 1."""
+
+    train: float = Field(default=0.5, gt=0, lt=1, description="fits weights")
+    val: float = Field(default=0.12, gt=0, lt=1, description="picks checkpoints and stops training")
+    calib: float = Field(default=0.19, gt=0, lt=1, description="fits temperature, ensemble weights, fusion, thresholds")
+    test: float = Field(default=0.19, gt=0, lt=1, description="is only ever reported")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.calib + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + calib + test is {total:g}; make it 1")
+        return self
+
+
+class IngestConfig(Section):
+    """`unmask ingest`."""
+
+    fractions: SplitFractions = SplitFractions()
+    min_duration_s: float = Field(default=2.0, ge=0, description="shorter videos and audio files fail as too_short")
+    min_fps: float = Field(default=15.0, ge=0, description="slower videos fail as too_slow")
+    max_failed_share: float = Field(default=0.5, ge=0, le=1, description="stop when more of the files than this fail")
+    metadata_auc_limit: float = Field(
+        default=0.7, ge=0.5, le=1, description="warn when file metadata alone tell the classes apart better than this"
+    )
+
+
+class ExtractConfig(Section):
+    """`unmask extract`."""
+
+    crops_per_video: int = Field(default=32, ge=1, le=1000, description="face crops, evenly spaced over the clip")
+    crop_size_px: int = Field(default=256, ge=32, le=1024, description="side of a crop")
+    crop_scale: float = Field(default=1.3, ge=1, le=3, description="face box is enlarged by this before cropping")
+    jpeg_quality: int = Field(default=95, ge=50, le=100, description="of the crops")
+    min_decoded_share: float = Field(
+        default=0.9, ge=0, le=1, description="videos of which fewer frames decode than this fail as truncated"
+    )
+    min_face_share: float = Field(
+        default=0.1, ge=0, le=1, description="videos with a face in fewer of the examined frames fail as no_face"
+    )
+    workers: int = Field(default=0, ge=0, description="processes; 0 is one per core")
+    timeout_s: float = Field(default=300, gt=0, description="a file that takes longer fails as timeout")
+    max_failed_share: float = Field(default=0.5, ge=0, le=1, description="stop when more samples than this fail")
+
+
+class TrainOverrides(Section):
+    """Settings of `TrainConfig` that one detector may set for itself."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=2)
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    pretrained: str | None = None
+    input_size_px: int | None = Field(default=None, ge=32, le=1024)
+
+
+class TrainConfig(Section):
+    """`unmask train`."""
+
+    epochs: int = Field(default=10, ge=1, description="passes over the training crops")
+    batch_size: int = Field(default=32, ge=2, description="crops a step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak of the schedule")
+    weight_decay: float = Field(default=1e-4, ge=0, description="decoupled (AdamW)")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(default="adamw", description="optimiser")
+    scheduler: Literal["cosine", "constant"] = Field(default="cosine", description="learning-rate schedule")
+    warmup_share: float = Field(default=0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
+    label_smoothing: float = Field(default=0.05, ge=0, lt=0.5, description="0 and 1 become this much softer")
+    class_balance: Literal["weights", "none"] = Field(default="weights", description="weigh the loss by class frequency")
+    early_stopping_patience: int = Field(default=5, ge=1, description="epochs without a better val figure before stopping")
+    train_frames_per_video: int = Field(default=16, ge=1, description="crops a video and epoch, drawn anew each epoch")
+    eval_frames_per_video: int = Field(default=8, ge=1, description="evenly spaced crops a video on val, calib, test")
+    augment: bool = Field(default=True, description="flip, brightness, contrast, JPEG, blur, down-scale; train only")
+    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 on a GPU that has it")
+    pretrained: str = Field(default="none", description="imagenet (downloads), none, or the path of a weight file")
+    input_size_px: int | None = Field(default=None, ge=32, le=1024, description="input side; null: the detector's own")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0 is one per core")
+    models: dict[str, TrainOverrides] = Field(default_factory=dict, description="detector name to its own settings")
+
+    def resolved_for(self, name: str) -> TrainConfig:
+        """Apply the overrides of one detector; the result has no overrides left."""
+        overrides = self.models.get(name, TrainOverrides()).model_dump(exclude_none=True)
+        return self.model_copy(update={**overrides, "models": {}})
+
+
+class EnsembleConfig(Section):
+    """`unmask ensemble`."""
+
+    trials: int = Field(default=100, ge=1, le=10_000, description="trials of the Bayesian weight search")
+    folds: int = Field(default=5, ge=2, le=20, description="group folds on calib; fewer when there are fewer groups")
+    agreement_threshold: float = Field(default=0.8, ge=0.5, le=1, description="less agreement is called uncertain")
+
+
+class FusionConfig(Section):
+    """`unmask fuse`."""
+
+    inverse_regularisation: float = Field(default=0.1, gt=0, description="C of the logistic regression")
+    folds: int = Field(default=3, ge=2, le=10, description="group folds for out-of-fold probabilities and calibration")
+    target_fpr: float = Field(default=0.05, gt=0, lt=1, description="false alarms allowed at the operating point target_fpr")
+    operating_point: Literal["max_f1", "youden", "target_fpr"] = Field(
+        default="max_f1", description="the threshold that verdicts use"
+    )
+
+
+class EvaluateConfig(Section):
+    """`unmask evaluate`."""
+
+    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples, drawn by group")
+    perturbations: tuple[Literal["jpeg", "gaussian_blur"], ...] = Field(
+        default=("jpeg", "gaussian_blur"), description="damages of the robustness table"
+    )
+    severities: tuple[int, ...] = Field(default=(1, 3, 5), description="of 1 to 5")
+    max_robustness_samples: int = Field(default=200, ge=2, description="test videos used for robustness")
+
+    @model_validator(mode="after")
+    def _severities_in_range(self) -> Self:
+        if any(not 1 <= severity <= 5 for severity in self.severities):
+            raise ValueError(f"severities {self.severities} must lie in 1 to 5")
+        return self
+
+
+class BundleConfig(Section):
+    """`unmask bundle`."""
+
+    parity_tolerance: float = Field(
+        default=1e-3, gt=0, description="largest difference of probability between torch and ONNX that is accepted"
+    )
+
+
+class PromoteConfig(Section):
+    """`unmask promote`."""
+
+    registered_model: str = Field(default="unmask-detector", min_length=1, description="name in the MLflow registry")
+    experiment: str = Field(default="unmask", min_length=1, description="MLflow experiment")
+    alias: str = Field(default="challenger", pattern=r"^[a-z][a-z0-9_-]*$", description="alias of the new version")
+    min_auc: float = Field(default=0.5, ge=0, le=1, description="test AUC below this gets no alias")
+
+
+class UnmaskConfig(Section):
+    """The whole configuration file."""
+
+    seed: int = Field(default=42, ge=0, description="of every random choice")
+    detectors: tuple[str, ...] = Field(
+        default=("meso4", "timm:resnet10t"), min_length=1, description="detectors to train; `unmask detectors` lists them"
+    )
+    ingest: IngestConfig = IngestConfig()
+    extract: ExtractConfig = ExtractConfig()
+    train: TrainConfig = TrainConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    fusion: FusionConfig = FusionConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    bundle: BundleConfig = BundleConfig()
+    promote: PromoteConfig = PromoteConfig()
+
+    @model_validator(mode="after")
+    def _detectors_once(self) -> Self:
+        repeated = sorted({name for name in self.detectors if self.detectors.count(name) > 1})
+        if repeated:
+            raise ValueError(f"detectors named twice: {', '.join(repeated)}")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values."""
+        return self.model_dump(mode="json")

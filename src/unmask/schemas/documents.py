@@ -1,0 +1,387 @@
+"""JSON documents that pass between stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unmask.errors import ContractError
+from unmask.schemas.files import write_atomically
+
+
+class Document(BaseModel):
+    """A JSON document with a schema: unknown fields are refused, values cannot change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+    def save(self, path: Path) -> None:
+        """Write the document atomically, indented, keys in the order of the schema."""
+        with write_atomically(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check a document.
+
+        Raises:
+            ContractError: The file is missing, is not JSON, or breaks the schema; names file and field.
+        """
+        if not path.is_file():
+            raise ContractError(path, cls.__name__, "does not exist", "Run the stage that writes it first.")
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise ContractError(path, f"line {error.lineno}", f"is not JSON ({error.msg})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or cls.__name__
+            raise ContractError(path, where, f"{first['msg']} ({error.error_count()} errors in all)") from error
+
+
+class Estimate(Document):
+    """A figure with its uncertainty.
+
+    Attributes:
+        value: The estimate; null when it is undefined (for example AUC with one class).
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of samples that it rests on.
+        confidence: Coverage of the interval.
+        method: How the interval was made.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = Field(ge=0)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    method: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"undefined (n = {self.n})"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f} (n = {self.n})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+class DatasetInfo(Document):
+    """``dataset.json``: what `unmask ingest` found.
+
+    Attributes:
+        name: Names of the sources, joined.
+        version: Content hash over sample ids, hashes of bytes, labels, groups and splits.
+        counts: Split to label name (real, fake, unknown) to number of ok samples.
+        failed: Reason code to number of failed samples.
+        groups: Split to number of groups.
+        metadata_audit_auc: AUC of a classifier that sees only file metadata, cross-validated by group.
+        warnings: Sentences for the report.
+        sources: Source name to where it lies.
+    """
+
+    name: str
+    version: str
+    counts: dict[str, dict[str, int]]
+    failed: dict[str, int]
+    groups: dict[str, int]
+    metadata_audit_auc: Estimate
+    warnings: list[str] = []
+    sources: dict[str, str]
+
+
+class FeatureHealth(Document):
+    """State of one feature over the training and calibration rows.
+
+    Attributes:
+        name: Feature name.
+        n: Rows looked at.
+        null_share: Share of rows without a value.
+        mean: Mean of the values.
+        std: Standard deviation of the values.
+        low: Smallest value.
+        high: Largest value.
+        level: ok, warning or critical.
+        problems: What is wrong, with cause and fix.
+        null_reasons: Reason code to number of rows.
+    """
+
+    name: str
+    n: int
+    null_share: float
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    level: Literal["ok", "warning", "critical"]
+    problems: list[str] = []
+    null_reasons: dict[str, int] = {}
+
+
+class ExtractionInfo(Document):
+    """``extraction.json``: what `unmask extract` did.
+
+    Attributes:
+        extractor_version: Version of the extractor.
+        dataset_version: Version of the data set.
+        n_ok: Samples measured.
+        n_failed: Samples that failed, here or in ingest.
+        n_reused: Samples taken from the feature store.
+        failed: Reason code to number of samples.
+        n_crops: Face crops written.
+        health: State of each feature.
+    """
+
+    extractor_version: str
+    dataset_version: str
+    n_ok: int
+    n_failed: int
+    n_reused: int
+    failed: dict[str, int]
+    n_crops: int
+    health: list[FeatureHealth]
+
+
+class Preprocessing(Document):
+    """How a crop becomes a detector's input; travels with the weights.
+
+    RGB crop, resized to ``size_px`` squared with area interpolation when shrinking and bilinear when enlarging,
+    scaled to [0, 1], minus mean, divided by std, channels first.
+
+    Attributes:
+        size_px: Side of the square input.
+        mean: Per channel, RGB.
+        std: Per channel, RGB.
+    """
+
+    size_px: int = Field(ge=16, le=1024)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class TrainingCurvePoint(Document):
+    """One epoch.
+
+    Attributes:
+        epoch: 1-based.
+        train_loss: Mean training loss.
+        val_loss: Mean loss over val frames; null without val rows of both classes.
+        val_auc: Video-level AUC on val.
+        learning_rate: At the end of the epoch.
+        seconds: Wall time.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float | None
+    val_auc: float | None
+    learning_rate: float
+    seconds: float
+
+
+class DetectorInfo(Document):
+    """``detector.json``: everything but the weights.
+
+    Attributes:
+        name: Name given to this detector, for example ``meso4`` or ``timm:resnet10t``.
+        architecture: Name in the registry.
+        n_parameters: Trainable parameters.
+        preprocessing: Travels to scoring, ONNX and serving.
+        aggregation: How frame logits become a video logit.
+        config: The resolved training configuration.
+        curve: One point an epoch.
+        best_epoch: Chosen on val.
+        val_auc: Video-level AUC on val at that epoch; optimistic, because it was chosen on it.
+        dataset_version: Version of the data set.
+        extractor_version: Version of the extractor of the crops.
+        weights_sha256: Hash of ``weights.safetensors``.
+        versions: Package name to version.
+        device: Where it was trained.
+        train_seconds: Wall time of training.
+    """
+
+    name: str
+    architecture: str
+    n_parameters: int
+    preprocessing: Preprocessing
+    aggregation: Literal["mean_logit"]
+    config: dict[str, Any]
+    curve: list[TrainingCurvePoint]
+    best_epoch: int
+    val_auc: Estimate
+    dataset_version: str
+    extractor_version: str
+    weights_sha256: str
+    versions: dict[str, str]
+    device: str
+    train_seconds: float
+
+
+class OperatingPoint(Document):
+    """A threshold with a name, chosen on calib.
+
+    Attributes:
+        name: max_f1, youden or target_fpr.
+        threshold: Fake if the calibrated probability is at least this.
+        fpr: On calib, with Clopper-Pearson interval.
+        tpr: On calib, with Clopper-Pearson interval.
+        resolvable: Whether the number of calib reals suffices to claim the target.
+        note: What a reader must know.
+    """
+
+    name: str
+    threshold: float = Field(ge=0, le=1)
+    fpr: Estimate
+    tpr: Estimate
+    resolvable: bool
+    note: str = ""
+
+
+class EnsembleInfo(Document):
+    """``ensemble.json``: how detector logits become one calibrated probability.
+
+    Attributes:
+        detectors: Names, in the order of the following lists.
+        temperatures: Per detector, fitted on calib; the calibrated logit is logit / temperature.
+        weights: On the simplex; the combined logit is the weighted mean of calibrated logits.
+        temperature: Of the combined logit.
+        method: bayesian or equal.
+        decision: Why these weights: the gain over equal weights, best single and logistic fit.
+        candidates: Method name to cross-validated AUC on calib.
+        agreement_threshold: Below this share of agreeing detectors the verdict is uncertain.
+    """
+
+    detectors: list[str]
+    temperatures: list[float]
+    weights: list[float]
+    temperature: float = Field(gt=0)
+    method: Literal["bayesian", "equal", "single"]
+    decision: str
+    candidates: dict[str, Estimate]
+    agreement_threshold: float
+
+
+class FusionInfo(Document):
+    """``fusion.json``: logistic fusion of ensemble logit and features, as plain coefficients.
+
+    Probability = sigmoid(scale · (intercept + Σ coefficient · standardised input) + offset); a missing input is
+    replaced by ``impute`` and flagged by its indicator.
+
+    Attributes:
+        inputs: Input names: ``ensemble`` and feature names, then ``missing:<feature>`` indicators.
+        impute: Value for a missing input.
+        center: Subtracted from each input.
+        scale: Divides each input.
+        coefficients: Of the standardised inputs.
+        intercept: Of the linear predictor.
+        calibration_slope: Of the final sigmoid calibration.
+        calibration_offset: Of the final sigmoid calibration.
+        operating_points: Name to threshold, chosen on out-of-fold calib probabilities.
+        default_operating_point: The one that verdicts use.
+        importance: Input to share of the absolute standardised coefficients.
+        used: Whether fusion is used; false when calib is too small and the ensemble probability is passed through.
+        decision: Why.
+    """
+
+    inputs: list[str]
+    impute: list[float]
+    center: list[float]
+    scale: list[float]
+    coefficients: list[float]
+    intercept: float
+    calibration_slope: float
+    calibration_offset: float
+    operating_points: dict[str, OperatingPoint]
+    default_operating_point: str
+    importance: dict[str, float]
+    used: bool
+    decision: str
+
+
+class EvaluationInfo(Document):
+    """``metrics.json``: what `unmask evaluate` measured on test.
+
+    Attributes:
+        dataset_version: Version of the data set.
+        headline: System whose figures lead (fusion).
+        video: System to metric to figure, one score a sample.
+        frame: Detector to metric to figure, one score a frame.
+        slices: ``manipulation=…`` or ``source=…`` to metric to figure, of the headline system.
+        confusion: ``[[TN, FP], [FN, TP]]`` of the headline at the default operating point.
+        operating_point: The default operating point as measured on test.
+        n_scored: Test samples with a score.
+        n_unscored: Reason to test samples without one.
+        warnings: Sentences for the reader.
+    """
+
+    dataset_version: str
+    headline: str
+    video: dict[str, dict[str, Estimate]]
+    frame: dict[str, dict[str, Estimate]]
+    slices: dict[str, dict[str, Estimate]]
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+    operating_point: OperatingPoint
+    n_scored: int
+    n_unscored: dict[str, int]
+    warnings: list[str] = []
+
+
+class Manifest(Document):
+    """``manifest.json`` of a bundle: what serving needs, with the hash of each file.
+
+    Attributes:
+        format_version: Of the bundle.
+        unmask_version: That wrote it.
+        detectors: Names, in the order of the ensemble.
+        onnx: Detector name to file name.
+        preprocessing: Detector name to preprocessing.
+        parity: Detector name to the largest difference of probability between torch and ONNX.
+        files: File name to SHA-256.
+        dataset_version: Version of the training data.
+        extractor_version: Version of the extractor that serving must match.
+    """
+
+    format_version: Literal[1] = 1
+    unmask_version: str
+    detectors: list[str]
+    onnx: dict[str, str]
+    preprocessing: dict[str, Preprocessing]
+    parity: dict[str, float]
+    files: dict[str, str]
+    dataset_version: str
+    extractor_version: str
+
+
+class Criterion(Document):
+    """One line of a promotion decision."""
+
+    name: str
+    value: str
+    bound: str
+    passed: bool
+
+
+class PromotionDecision(Document):
+    """``decision.json``: what `unmask promote` did and why.
+
+    Attributes:
+        model: Registered model name.
+        version: Registered version.
+        alias: Alias set.
+        run_id: Tracking run.
+        tracking_uri: Where.
+        criteria: What was checked.
+        promoted: Whether every criterion passed and the alias was moved.
+        summary: One sentence.
+    """
+
+    model: str
+    version: str
+    alias: str | None
+    run_id: str
+    tracking_uri: str
+    criteria: list[Criterion]
+    promoted: bool
+    summary: str
