@@ -1,0 +1,1 @@
+"""Decoding of videos, images and audio; faces, landmarks and crops."""
