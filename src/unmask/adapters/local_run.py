@@ -1,0 +1,131 @@
+"""`unmask run`: the compiled training pipeline on this machine, from a folder to a registered detector."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from unmask.config import UnmaskConfig
+from unmask.errors import InputError
+from unmask.schemas import EvaluationInfo, PromotionDecision
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(folder: Path) -> str:
+    """Describe the state of a folder's files without reading their bytes.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Hash over relative path, size and modification time of every file, 16 hexadecimal characters. A changed,
+        added or removed file changes it.
+
+    Raises:
+        InputError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.", "Give --data a folder with real/ and fake/ below it.")
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        facts = path.stat()
+        digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def run_on_this_machine(
+    sources: Sequence[tuple[str, Path]],
+    videos: int,
+    work: Path,
+    runner: Literal["local", "docker"],
+    config: UnmaskConfig,
+) -> str:
+    """Run the training pipeline and say what came out.
+
+    Args:
+        sources: Name and folder of each data set; when empty, a sample set is rendered first.
+        videos: Clips in that sample set.
+        work: Folder for everything written: artifacts, store, cache, MLflow database.
+        runner: ``local`` (processes on this host) or ``docker``.
+        config: The resolved configuration.
+
+    Returns:
+        Text for the user: the headline figure, where the report lies, what was registered, and what to do next.
+
+    Raises:
+        InputError: A source does not exist.
+        UnmaskError: A step failed; its own message is the last thing logged.
+    """
+    from unmask.adapters.local_runner import run_training
+
+    begin = time.monotonic()
+    work = work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    if not sources:
+        sources = [("sample", _rendered_sample(work / "sample", videos, config.seed))]
+    named = [(name, path.resolve()) for name, path in sources]
+    state = hashlib.sha256("".join(fingerprint(path) for _, path in named).encode()).hexdigest()[:16]
+    result = run_training(
+        {
+            "sources": [f"{name}={path}" for name, path in named],
+            "data_version": state,
+            "detectors": list(config.detectors),
+            "store": str(work / "store"),
+            "tracking_uri": f"sqlite:///{work / 'mlflow.db'}",
+            "config": yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        },
+        work,
+        runner,
+    )
+    latest = {name: result.outputs[name] for name in ("evaluation", "bundle", "decision")}
+    _link_latest(work / "latest", latest)
+    return _summary(work, latest, time.monotonic() - begin)
+
+
+def _rendered_sample(folder: Path, videos: int, seed: int) -> Path:
+    from unmask.data.sampleset import generate
+
+    for message in generate(folder, videos, seed).messages:
+        logger.info("%s", message)
+    return folder
+
+
+def _link_latest(folder: Path, targets: dict[str, Path]) -> None:
+    """Point ``latest/<name>`` at the artifacts of this run, so that commands need no run id."""
+    folder.mkdir(exist_ok=True)
+    for name, target in targets.items():
+        fresh = folder / f".{name}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(target, folder))
+        os.replace(fresh, folder / name)
+
+
+def _summary(work: Path, latest: dict[str, Path], seconds: float) -> str:
+    evaluation = EvaluationInfo.load(latest["evaluation"] / "metrics.json")
+    decision = PromotionDecision.load(latest["decision"] / "decision.json")
+    auc = evaluation.video[evaluation.headline]["roc_auc"]
+    here = Path(os.path.relpath(work)) if work.is_relative_to(Path.cwd()) else work
+    alias = f", alias {decision.alias}" if decision.alias else ", no alias: " + decision.summary
+    lines = [
+        "",
+        f"Done in {seconds:.0f} s.",
+        f"  Video-level ROC-AUC on test ({evaluation.headline}): {auc}, 95 % interval in brackets",
+        *(f"  Note: {warning}" for warning in evaluation.warnings[:3]),
+        f"  Report:            {here / 'latest' / 'evaluation' / 'report.html'}",
+        f"  Registered model:  {decision.model} version {decision.version}{alias}",
+        "",
+        "Next:",
+        "  Score a file:      .venv/bin/unmask score FILE"
+        + ("" if here == Path(".unmask") else f" --bundle {here / 'latest' / 'bundle'}"),
+        f"  Open MLflow:       .venv/bin/mlflow ui --backend-store-uri {decision.tracking_uri}",
+        "  Your own media:    make run DATA=path/to/folder   (with real/ and fake/ below it)",
+    ]
+    return "\n".join(lines)
