@@ -85,8 +85,8 @@ class TrainConfig(Section):
     scheduler: Literal["cosine", "constant"] = Field(default="cosine", description="learning-rate schedule")
     warmup_share: float = Field(default=0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
     label_smoothing: float = Field(default=0.05, ge=0, lt=0.5, description="0 and 1 become this much softer")
-    class_balance: Literal["weights", "none"] = Field(default="weights", description="weigh the loss by class frequency")
-    early_stopping_patience: int = Field(default=5, ge=1, description="epochs without a better val figure before stopping")
+    class_balance: Literal["weights", "none"] = Field(default="weights", description="weigh the loss by class")
+    early_stopping_patience: int = Field(default=5, ge=1, description="epochs without a better val figure that stop it")
     train_frames_per_video: int = Field(default=16, ge=1, description="crops a video and epoch, drawn anew each epoch")
     eval_frames_per_video: int = Field(default=8, ge=1, description="evenly spaced crops a video on val, calib, test")
     augment: bool = Field(default=True, description="flip, brightness, contrast, JPEG, blur, down-scale; train only")
@@ -115,18 +115,23 @@ class FusionConfig(Section):
     """`unmask fuse`."""
 
     inverse_regularisation: float = Field(default=0.1, gt=0, description="C of the logistic regression")
-    folds: int = Field(default=3, ge=2, le=10, description="group folds for out-of-fold probabilities and calibration")
-    target_fpr: float = Field(default=0.05, gt=0, lt=1, description="false alarms allowed at the operating point target_fpr")
+    folds: int = Field(default=3, ge=2, le=10, description="group folds of calib")
+    target_fpr: float = Field(default=0.05, gt=0, lt=1, description="false alarms allowed at that operating point")
     operating_point: Literal["max_f1", "youden", "target_fpr"] = Field(
         default="max_f1", description="the threshold that verdicts use"
     )
+
+
+PerturbationName = Literal[
+    "jpeg", "gaussian_blur", "gaussian_noise", "salt_pepper", "resize", "brightness", "contrast", "gamma"
+]
 
 
 class EvaluateConfig(Section):
     """`unmask evaluate`."""
 
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples, drawn by group")
-    perturbations: tuple[Literal["jpeg", "gaussian_blur"], ...] = Field(
+    perturbations: tuple[PerturbationName, ...] = Field(
         default=("jpeg", "gaussian_blur"), description="damages of the robustness table"
     )
     severities: tuple[int, ...] = Field(default=(1, 3, 5), description="of 1 to 5")
@@ -161,7 +166,9 @@ class UnmaskConfig(Section):
 
     seed: int = Field(default=42, ge=0, description="of every random choice")
     detectors: tuple[str, ...] = Field(
-        default=("meso4", "timm:resnet10t"), min_length=1, description="detectors to train; `unmask detectors` lists them"
+        default=("meso4", "timm:resnet10t"),
+        min_length=1,
+        description="see `unmask detectors`",
     )
     ingest: IngestConfig = IngestConfig()
     extract: ExtractConfig = ExtractConfig()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,11 @@ SAMPLES = TableSpec(
         Column("modality", pa.string(), "image, video, audio; null when unknown", True, MODALITIES),
         _LABEL,
         _id("source", "data set that it came from"),
-        _id("manipulation", "how it was forged (Deepfakes, Face2Face, …); null for reals and when unknown", nullable=True),
+        _id(
+            "manipulation",
+            "how it was forged, e.g. Deepfakes; null for reals and when unknown",
+            nullable=True,
+        ),
         _id("compression", "c0, c23, c40, …; null when unknown", nullable=True),
         _GROUP,
         _SPLIT,
@@ -222,6 +226,19 @@ def _check_values(table: pa.Table, column: Column, path: Path | str) -> None:
             raise ContractError(path, f"column {column.name}, row {row}", f"{values[row].as_py()!r} is {problem}")
 
 
+def _extra_columns(names: Sequence[str], spec: TableSpec, path: Path | str) -> list[str]:
+    """Check the names of columns and return those that the pattern for further columns allows."""
+    known = {column.name for column in spec.columns}
+    missing = [name for name in known if name not in names]
+    if missing:
+        raise ContractError(path, f"table {spec.name}", f"columns missing: {', '.join(sorted(missing))}")
+    extra = [name for name in names if name not in known]
+    unknown = [name for name in extra if not (spec.extra and re.match(spec.extra, name))]
+    if unknown:
+        raise ContractError(path, f"table {spec.name}", f"unknown columns: {', '.join(unknown)}")
+    return extra
+
+
 def validate_table(table: pa.Table, spec: TableSpec, path: Path | str) -> pa.Table:
     """Check a table against its schema and cast its columns to the exact types.
 
@@ -236,14 +253,7 @@ def validate_table(table: pa.Table, spec: TableSpec, path: Path | str) -> pa.Tab
     Raises:
         ContractError: A column is missing, unknown, of a wrong type, or holds a wrong value; or a key occurs twice.
     """
-    known = {column.name for column in spec.columns}
-    missing = [column.name for column in spec.columns if column.name not in table.column_names]
-    if missing:
-        raise ContractError(path, f"table {spec.name}", f"columns missing: {', '.join(missing)}")
-    extra = [name for name in table.column_names if name not in known]
-    unknown = [name for name in extra if not (spec.extra and re.match(spec.extra, name))]
-    if unknown:
-        raise ContractError(path, f"table {spec.name}", f"unknown columns: {', '.join(unknown)}")
+    extra = _extra_columns(table.column_names, spec, path)
     arrays = []
     for column in (*spec.columns, *(Column(name, pa.float64(), "", nullable=True) for name in extra)):
         try:
@@ -283,8 +293,7 @@ def write_table(path: Path, table: pa.Table | pd.DataFrame, spec: TableSpec) -> 
         ContractError: See `validate_table`.
     """
     if isinstance(table, pd.DataFrame):
-        extra = [name for name in table.columns if name not in {column.name for column in spec.columns}]
-        table = _from_pandas(table, spec, extra, path)
+        table = _from_pandas(table, spec, path)
     checked = validate_table(table, spec, path)
     binary = any(pa.types.is_binary(column.type) for column in spec.columns)
     options = {"compression": "none", "row_group_size": 256} if binary else {"compression": "zstd"}
@@ -292,8 +301,9 @@ def write_table(path: Path, table: pa.Table | pd.DataFrame, spec: TableSpec) -> 
         pq.write_table(checked, temporary, **options)
 
 
-def _from_pandas(frame: pd.DataFrame, spec: TableSpec, extra: list[str], path: Path) -> pa.Table:
+def _from_pandas(frame: pd.DataFrame, spec: TableSpec, path: Path) -> pa.Table:
     """Convert column by column, so that an error names the column."""
+    extra = _extra_columns([str(name) for name in frame.columns], spec, path)
     types = {field.name: field.type for field in spec.arrow_schema(extra)}
     arrays = []
     for name in frame.columns:
