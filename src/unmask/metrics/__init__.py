@@ -1,0 +1,51 @@
+"""Figures of detection with their uncertainty; numpy and scipy only."""
+
+from unmask.metrics.figures import (
+    Metric,
+    accuracy,
+    brier,
+    confusion,
+    equal_error_rate,
+    expected_calibration_error,
+    f1,
+    false_positive_rate,
+    negative_log_likelihood,
+    pr_auc,
+    precision,
+    recall,
+    roc_auc,
+    roc_points,
+    tpr_at_fpr,
+)
+from unmask.metrics.intervals import (
+    bootstrap_estimate,
+    bootstrap_estimates,
+    bootstrap_values,
+    calibration_error_if_perfect,
+    clopper_pearson,
+    percentile_estimate,
+)
+
+__all__ = [
+    "Metric",
+    "accuracy",
+    "bootstrap_estimate",
+    "bootstrap_estimates",
+    "bootstrap_values",
+    "brier",
+    "calibration_error_if_perfect",
+    "clopper_pearson",
+    "confusion",
+    "equal_error_rate",
+    "expected_calibration_error",
+    "f1",
+    "false_positive_rate",
+    "negative_log_likelihood",
+    "percentile_estimate",
+    "pr_auc",
+    "precision",
+    "recall",
+    "roc_auc",
+    "roc_points",
+    "tpr_at_fpr",
+]
