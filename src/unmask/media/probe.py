@@ -1,0 +1,365 @@
+"""Find out cheaply what a media file is and whether it decodes: headers and one frame, judged by content.
+
+The name of a file is never believed: the demuxer is chosen from the bytes alone. Only plain containers are allowed;
+playlists and other formats that make the library open further files or addresses are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import av
+import av.container
+import av.error
+import av.stream
+import simplejpeg
+
+from unmask.config import IngestConfig
+from unmask.errors import MediaError
+
+Modality = Literal["image", "video", "audio"]
+
+_SUFFIXES: dict[Modality, str] = {
+    "video": ".3g2 .3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv",
+    "image": ".avif .bmp .gif .heic .heif .jpeg .jpg .png .tif .tiff .webp",
+    "audio": ".aac .aif .aiff .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma",
+}
+MODALITY_OF_SUFFIX = {suffix: modality for modality, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+
+IMAGE_CONTAINERS = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif")
+CONTAINERS = (
+    *("mov", "matroska", "avi", "flv", "mpegts", "mpeg", "asf"),
+    *("ogg", "wav", "w64", "aiff", "flac", "mp3", "aac"),
+    *IMAGE_CONTAINERS,
+)
+IMAGE_BRANDS = frozenset({"avif", "heic", "heix", "heim", "mif1", "msf1"})
+MAX_PIXELS = 16384 * 16384  # of one frame; a larger one is an attack on memory more often than a picture
+MAX_PACKETS_TO_FIRST_FRAME = 300
+SNIFF_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What the headers of a media file say, in the words of the samples table.
+
+    Attributes:
+        modality: By content.
+        container: Format of the file.
+        size_bytes: Size of the file.
+        width_px: Displayed width, after rotation; None for audio.
+        height_px: Displayed height, after rotation; None for audio.
+        fps: Average frames per second; None for images and audio.
+        duration_s: As the container states it, or counted where it does not; None for images.
+        n_frames: Frames as the container states or implies them; 1 for images, None for audio.
+        codec: Of the picture, or of the sound for audio.
+        bitrate_bps: Bits per second of the whole file; None for images.
+        sample_rate_hz: Of the audio stream; None without one.
+        has_audio: Whether there is an audio stream.
+        rotation_deg: By how much a player turns the picture clockwise: 0, 90, 180, 270; None for audio.
+    """
+
+    modality: Modality
+    container: str
+    size_bytes: int
+    width_px: int | None
+    height_px: int | None
+    fps: float | None
+    duration_s: float | None
+    n_frames: int | None
+    codec: str
+    bitrate_bps: float | None
+    sample_rate_hz: int | None
+    has_audio: bool
+    rotation_deg: int | None
+
+    def columns(self) -> dict[str, Any]:
+        """Give the columns of the samples table that a probe fills."""
+        values = asdict(self)
+        del values["container"]
+        return values
+
+
+def expected_modality(path: Path) -> Modality | None:
+    """Tell what the name of a file promises.
+
+    Args:
+        path: The file; only its suffix is looked at.
+
+    Returns:
+        image, video or audio; None when the suffix says nothing.
+    """
+    return MODALITY_OF_SUFFIX.get(path.suffix.lower())
+
+
+def probe(path: Path, config: IngestConfig) -> MediaFacts:
+    """Read the facts of a media file and check that it can be used.
+
+    Args:
+        path: The file.
+        config: Limits of duration and frame rate.
+
+    Returns:
+        The facts.
+
+    Raises:
+        MediaError: ``unreadable``, ``empty_file``, ``unsupported``, ``corrupt``, ``truncated``, ``wrong_type``,
+            ``no_video_stream``, ``too_short`` or ``too_slow``.
+    """
+    facts = read_facts(path)
+    check_facts(facts, config)
+    return facts
+
+
+def read_facts(path: Path) -> MediaFacts:
+    """Read the facts of a media file from its headers, and decode its first frame as a proof.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The facts.
+
+    Raises:
+        MediaError: The file cannot be read, is not media, does not decode, or is not what its name says.
+    """
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise MediaError("empty_file", "the file has 0 bytes")
+        with open_media(path) as container:
+            facts = _facts(container, size)
+        if facts.codec == "mjpeg" and facts.modality == "image":
+            _check_jpeg(path)
+    except OSError as error:
+        raise MediaError("unreadable", error.strerror or str(error)) from error
+    _check_name(path, facts)
+    return facts
+
+
+def check_facts(facts: MediaFacts, config: IngestConfig) -> None:
+    """Check the facts of a file against the limits.
+
+    Args:
+        facts: Of the file.
+        config: Limits of duration and frame rate.
+
+    Raises:
+        MediaError: ``too_short`` or ``too_slow``.
+    """
+    if facts.duration_s is not None and facts.duration_s < config.min_duration_s:
+        raise MediaError("too_short", f"{facts.duration_s:.2f} s, the limit is {config.min_duration_s:g} s")
+    if facts.fps is not None and facts.fps < config.min_fps:
+        raise MediaError("too_slow", f"{facts.fps:.2f} frames per second, the limit is {config.min_fps:g}")
+
+
+class _NamelessStream:
+    """A binary stream without its name, so that the demuxer can only be chosen by content."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read = stream.read
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a media file by content alone, with only plain containers and no network allowed.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The open container.
+
+    Raises:
+        MediaError: ``unsupported`` when it is not media that we read, ``corrupt`` when its headers are broken.
+        OSError: The file cannot be read.
+    """
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    with path.open("rb") as stream:
+        try:
+            container = av.open(_NamelessStream(stream), "r", options=options, metadata_errors="ignore")
+        except av.error.FFmpegError as error:
+            raise _not_opened(path, error) from error
+        with container:
+            yield container
+
+
+def _not_opened(path: Path, error: av.error.FFmpegError) -> MediaError:
+    """Say as exactly as the first bytes allow why a file could not be opened."""
+    with path.open("rb") as stream:
+        head = stream.read(SNIFF_BYTES)
+    if head[4:8] == b"ftyp":
+        return MediaError("corrupt", "MP4 or MOV without a readable index (moov): cut off, or its writing never ended")
+    if head[:2] == b"PK" or head[:5] == b"%PDF-":
+        return MediaError("unsupported", f"the file is {'an archive' if head[:2] == b'PK' else 'a PDF'}, not media")
+    if _is_text(head):
+        return MediaError("unsupported", "the file holds text, not media")
+    return MediaError("corrupt", f"no known media format; it begins with bytes {head[:8].hex(' ')} ({error.strerror})")
+
+
+def _is_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    try:
+        # The last character may be cut in the middle.
+        head[: max(1, len(head) - 4)].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _facts(container: av.container.InputContainer, size: int) -> MediaFacts:
+    pictures = [
+        stream
+        for stream in container.streams.video
+        # Cover art of a song is a video stream of one picture.
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    sounds = container.streams.audio
+    if pictures:
+        sound = sounds[0] if sounds else None
+        return _picture_facts(container, pictures[0], sound, size)
+    if sounds:
+        return _sound_facts(container, sounds[0], size)
+    raise MediaError("unsupported", f"{container.format.name} file with neither picture nor sound")
+
+
+def _picture_facts(container: Any, stream: Any, sound: Any, size: int) -> MediaFacts:
+    frame = _first_frame(container, stream)
+    rotation = -round(frame.rotation) % 360
+    width, height = frame.width, frame.height
+    if rotation % 180 == 90:
+        width, height = height, width
+    image = _is_image(container, stream)
+    fps = duration = bitrate = None
+    n_frames = 1
+    if not image:
+        fps, duration, n_frames = _timing(container, stream)
+        bitrate = 8 * size / duration if duration else None
+    return MediaFacts(
+        modality="image" if image else "video",
+        container=container.format.name,
+        size_bytes=size,
+        width_px=width,
+        height_px=height,
+        fps=fps,
+        duration_s=duration,
+        n_frames=n_frames,
+        codec=stream.codec_context.codec.canonical_name,
+        bitrate_bps=bitrate,
+        sample_rate_hz=_sample_rate(sound),
+        has_audio=sound is not None,
+        rotation_deg=rotation,
+    )
+
+
+def _sound_facts(container: Any, stream: Any, size: int) -> MediaFacts:
+    _first_frame(container, stream)
+    duration = container.duration / av.time_base if container.duration else _counted(container, stream)[1]
+    return MediaFacts(
+        modality="audio",
+        container=container.format.name,
+        size_bytes=size,
+        width_px=None,
+        height_px=None,
+        fps=None,
+        duration_s=duration,
+        n_frames=None,
+        codec=stream.codec_context.codec.canonical_name,
+        bitrate_bps=8 * size / duration if duration else None,
+        sample_rate_hz=_sample_rate(stream),
+        has_audio=True,
+        rotation_deg=None,
+    )
+
+
+def _sample_rate(sound: Any) -> int | None:
+    rate = None if sound is None else sound.codec_context.sample_rate
+    return rate or None
+
+
+def _is_image(container: Any, stream: Any) -> bool:
+    name = container.format.name
+    if name == "gif" or (name == "webp_pipe" and stream.frames > 1):
+        if stream.frames > 1:
+            raise MediaError("unsupported", f"an animated {name.removesuffix('_pipe')}; convert it to MP4")
+        return True
+    return name in IMAGE_CONTAINERS or container.metadata.get("major_brand") in IMAGE_BRANDS
+
+
+def _first_frame(container: Any, stream: Any) -> Any:
+    """Decode until the first frame comes out; a damaged packet before it is passed over."""
+    if stream.codec_context is None or stream.codec_context.codec is None:
+        raise MediaError("unsupported", f"no decoder for the {stream.type} stream")
+    stream.codec_context.thread_count = 1
+    problem = "no packet"
+    for attempt, packet in enumerate(container.demux(stream)):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            problem = error.strerror or str(error)
+            frames = []
+        if frames:
+            return frames[0]
+        if attempt >= MAX_PACKETS_TO_FIRST_FRAME:
+            break
+    raise MediaError("corrupt", f"the headers read, but nothing of the {stream.type} stream decodes ({problem})")
+
+
+def _timing(container: Any, stream: Any) -> tuple[float | None, float | None, int]:
+    """Take frame rate, duration and number of frames from the headers, or count packets where those are silent."""
+    fps = float(stream.average_rate or stream.guessed_rate or 0) or None
+    duration = container.duration / av.time_base if container.duration else None
+    of_stream = float(stream.duration * stream.time_base) if stream.duration else duration
+    if stream.frames and of_stream:
+        return fps or stream.frames / of_stream, duration or of_stream, stream.frames
+    if of_stream and fps:
+        return fps, duration or of_stream, round(of_stream * fps)
+    n_frames, counted = _counted(container, stream)
+    if fps is None and counted:
+        fps = n_frames / counted
+    return fps, duration or counted or (n_frames / fps if fps else None), n_frames
+
+
+def _counted(container: Any, stream: Any) -> tuple[int, float | None]:
+    """Count packets and their time span without decoding; for files whose headers do not tell."""
+    n_packets, first, last = 0, None, None
+    try:
+        container.seek(0)
+        for packet in container.demux(stream):
+            if packet.size:
+                n_packets += 1
+            if packet.pts is not None:
+                end = packet.pts + (packet.duration or 0)
+                first = packet.pts if first is None else min(first, packet.pts)
+                last = end if last is None else max(last, end)
+    except av.error.FFmpegError:
+        pass  # the end of a cut file; what was counted stands
+    if first is None or last is None:
+        return n_packets, None
+    return n_packets, float((last - first) * stream.time_base)
+
+
+def _check_jpeg(path: Path) -> None:
+    """Find a cut-off JPEG: the video library fills the missing part with grey and says nothing."""
+    try:
+        simplejpeg.decode_jpeg(path.read_bytes(), min_width=1, min_height=1, min_factor=8)
+    except ValueError as error:
+        if "premature end" in str(error).lower():
+            raise MediaError("truncated", "the JPEG ends before its picture does") from error
+        # Any other complaint is about something that the decoder before this one coped with.
+
+
+def _check_name(path: Path, facts: MediaFacts) -> None:
+    expected = expected_modality(path)
+    if expected is None or expected == facts.modality:
+        return
+    holds = f"{facts.codec} {facts.modality} in {facts.container.split(',')[0]}"
+    if expected == "video" and facts.modality == "audio":
+        raise MediaError("no_video_stream", f"named {path.suffix} but holds only sound ({holds})")
+    raise MediaError("wrong_type", f"named {path.suffix} ({expected}) but holds {holds}; rename or remove it")
