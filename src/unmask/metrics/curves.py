@@ -28,9 +28,8 @@ class SortedScores:
         n: Number of samples.
         fake_order: ``(P,)`` positions of the fakes, highest score first.
         real_order: ``(R,)`` positions of the reals, highest score first.
-        thresholds: ``(K,)`` distinct scores, highest first.
-        fakes_at: ``(K,)`` fakes with a score of at least the threshold.
-        reals_at: ``(K,)`` reals with a score of at least the threshold.
+        fake_scores: ``(P,)`` their scores.
+        real_scores: ``(R,)`` their scores.
 
     Raises:
         ValueError: Shapes differ, a label is neither 0 nor 1, or a score is not finite.
@@ -52,9 +51,25 @@ class SortedScores:
         self.real_order: IntArray = order[~fake[order]].astype(np.int64)
         self.fake_scores: FloatArray = s[self.fake_order]
         self.real_scores: FloatArray = s[self.real_order]
-        self.thresholds: FloatArray = np.unique(s)[::-1]
-        self.fakes_at = self.count_at_least(self.fake_scores, self.thresholds)
-        self.reals_at = self.count_at_least(self.real_scores, self.thresholds)
+        self._descending: FloatArray = s[order]
+
+    @cached_property
+    def thresholds(self) -> FloatArray:
+        """``(K,)`` distinct scores, highest first."""
+        s = self._descending
+        last_of_its_value = np.concatenate([s[1:] != s[:-1], np.ones(min(1, len(s)), dtype=bool)])
+        distinct: FloatArray = s[last_of_its_value]
+        return distinct
+
+    @cached_property
+    def fakes_at(self) -> IntArray:
+        """``(K,)`` fakes with a score of at least each threshold."""
+        return self.count_at_least(self.fake_scores, self.thresholds)
+
+    @cached_property
+    def reals_at(self) -> IntArray:
+        """``(K,)`` reals with a score of at least each threshold."""
+        return self.count_at_least(self.real_scores, self.thresholds)
 
     @staticmethod
     def count_at_least(descending: FloatArray, thresholds: npt.ArrayLike) -> IntArray:
