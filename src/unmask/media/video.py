@@ -1,0 +1,423 @@
+"""Decoding of videos and images into upright luma and chroma planes, in one linear pass with PyAV.
+
+Planes are views of the decoder's memory wherever its format allows, so a pass costs little more than decoding. RGB
+is made only of the small regions that are asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import MediaError
+from unmask.media.faces import Floats, Image, thumbnail_size, warp
+
+logger = logging.getLogger(__name__)
+
+Matrix = Literal["bt601", "bt709", "bt2020"]
+# Luma weights of red and blue (ITU-R BT.601, BT.709, BT.2020); the rest is green.
+_WEIGHTS: dict[Matrix, tuple[float, float]] = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020": (0.2627, 0.0593),
+}
+_COLOURSPACES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_DIRECT = {f"{prefix}{sampling}p" for prefix in ("yuv", "yuvj", "yuva") for sampling in (410, 411, 420, 422, 440, 444)}
+_HD_HEIGHT_PX = 720  # from here on BT.709 is assumed when a file does not say
+_FALLBACK_FPS = 25.0
+
+
+@dataclass
+class Frame:
+    """One upright picture as planes.
+
+    Attributes:
+        index: In presentation order, 0-based.
+        time_s: Presentation time; the first frame is at 0.
+        luma: ``(H, W)``, uint8, in the range that the file uses.
+        chroma: Cb and Cr, ``(h, w)`` each, uint8, subsampled as in the file; None when the picture is grey.
+        matrix: Which weights make RGB of it.
+        full_range: Whether luma runs from 0 to 255 (else 16 to 235).
+        quarter_turns: Counter-clockwise quarter turns that were applied to make it upright.
+    """
+
+    index: int
+    time_s: float
+    luma: Image
+    chroma: tuple[Image, Image] | None
+    matrix: Matrix = "bt601"
+    full_range: bool = False
+    quarter_turns: int = 0
+    _levels: list[Image] = field(default_factory=list, repr=False)
+
+    @property
+    def width_px(self) -> int:
+        """Displayed width."""
+        return int(self.luma.shape[1])
+
+    @property
+    def height_px(self) -> int:
+        """Displayed height."""
+        return int(self.luma.shape[0])
+
+    @property
+    def short_side_px(self) -> int:
+        """The smaller of width and height."""
+        return min(self.width_px, self.height_px)
+
+    @property
+    def coded_luma(self) -> Image:
+        """Luma in the orientation of the coded blocks: ``(H, W)`` before rotation."""
+        return np.rot90(self.luma, -self.quarter_turns)
+
+    def level(self, number: int) -> Image:
+        """Luma, halved ``number`` times by area averaging; every level is made once."""
+        if not self._levels:
+            self._levels.append(self.luma)
+        while len(self._levels) <= number:
+            self._levels.append(_shrink(self._levels[-1], 0.5))
+        return self._levels[number]
+
+    def luma_at(self, short_side_px: int) -> Image:
+        """Luma scaled down to a shorter side of ``short_side_px``; a smaller picture stays as it is."""
+        if self.short_side_px <= short_side_px:
+            return self.luma
+        number = 0
+        while min(self.width_px, self.height_px) >> (number + 1) >= short_side_px:
+            number += 1
+        image = self.level(number)
+        return image if min(image.shape) == short_side_px else _shrink(image, short_side_px / min(image.shape))
+
+    def rgb(self, x0: int, y0: int, x1: int, y1: int, size_px: tuple[int, int] | None = None) -> Image:
+        """Convert a region to RGB; what lies outside of the picture is black.
+
+        Args:
+            x0: Left edge.
+            y0: Top edge.
+            x1: Right edge, excluded.
+            y1: Bottom edge, excluded.
+            size_px: Width and height of the result; None keeps the size of the region.
+
+        Returns:
+            ``(height, width, 3)``, uint8.
+        """
+        size = size_px or (x1 - x0, y1 - y0)
+        planes = [_cut(self.luma, x0, y0, x1, y1, size)]
+        for plane in self.chroma or ():
+            sx, sy = self._chroma_scale(plane)
+            planes.append(_cut(plane, x0 * sx, y0 * sy, x1 * sx, y1 * sy, size))
+        image = self._to_rgb(planes)
+        inside = _inside(image.shape[:2], (x0, y0, x1, y1), (self.width_px, self.height_px))
+        return np.asarray(np.where(inside[..., None], image, 0), np.uint8) if not inside.all() else image
+
+    def thumbnail_rgb(self, max_side_px: int) -> Image:
+        """Shrink the whole picture so that its longer side is ``max_side_px``; RGB, uint8."""
+        size = thumbnail_size(self.width_px, self.height_px, max_side_px)
+        number = 0
+        while max(self.width_px, self.height_px) >> (number + 1) >= 2 * max_side_px:
+            number += 1
+        planes = (self.level(number), *(self.chroma or ()))
+        return self._to_rgb([np.asarray(cv2.resize(p, size, interpolation=cv2.INTER_AREA), np.uint8) for p in planes])
+
+    def warp_rgb(self, to_picture: Floats, size_px: int) -> Image:
+        """Sample a square ``(size_px, size_px, 3)``; ``to_picture`` ``(2, 3)`` maps its pixels to the picture's."""
+        planes = [warp(self.luma, to_picture, size_px, 0 if self.full_range else 16)]
+        for plane in self.chroma or ():
+            scale = np.array(self._chroma_scale(plane), np.float32)
+            # Pixel centres lie at half a pixel, so x maps to scale · (x + ½) − ½.
+            matrix = to_picture * scale[:, None]
+            matrix[:, 2] += scale / 2 - 0.5
+            planes.append(warp(plane, matrix, size_px, 128))
+        return self._to_rgb(planes)
+
+    def colour(self, yuv: NDArray[Any]) -> NDArray[np.float64]:
+        """Convert mean values ``(..., 3)`` of luma, Cb and Cr to RGB, float64, not clipped."""
+        matrix = rgb_matrix(self.matrix, self.full_range).astype(np.float64)
+        return np.asarray(yuv @ matrix[:, :3].T + matrix[:, 3])
+
+    def _chroma_scale(self, plane: Image) -> tuple[float, float]:
+        """Chroma pixels per luma pixel, across and down; powers of two even for odd sizes."""
+        across = 2.0 ** -round(np.log2(self.width_px / plane.shape[1]))
+        down = 2.0 ** -round(np.log2(self.height_px / plane.shape[0]))
+        return across, down
+
+    def _to_rgb(self, planes: list[Image]) -> Image:
+        if len(planes) == 1:
+            grey = np.full_like(planes[0], 128)
+            planes = [planes[0], grey, grey]
+        return np.asarray(cv2.transform(cv2.merge(planes), rgb_matrix(self.matrix, self.full_range)), np.uint8)
+
+
+@lru_cache(maxsize=8)
+def rgb_matrix(matrix: Matrix, full_range: bool) -> Floats:
+    """Matrix ``(3, 4)`` from 8-bit luma, Cb, Cr and 1 to RGB from 0 to 255."""
+    red, blue = _WEIGHTS[matrix]
+    green = 1 - red - blue
+    to_rgb = np.array(
+        [
+            [1, 0, 2 * (1 - red)],
+            [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green],
+            [1, 2 * (1 - blue), 0],
+        ]
+    )
+    to_rgb = to_rgb * ([1, 1, 1] if full_range else [255 / 219, 255 / 224, 255 / 224])
+    offset = -to_rgb @ [0 if full_range else 16, 128, 128]
+    return np.concatenate([to_rgb, offset[:, None]], axis=1).astype(np.float32)
+
+
+def _shrink(image: Image, factor: float) -> Image:
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _cut(plane: Image, x0: float, y0: float, x1: float, y1: float, size: tuple[int, int]) -> Image:
+    """Cut a rectangle with edges on whole pixels out of a plane, repeating its border, and resize it."""
+    left, top, right, bottom = int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))
+    height, width = plane.shape
+    inner = plane[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    margins = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if not inner.size:
+        inner, margins = np.zeros((bottom - top, right - left), np.uint8), (0, 0, 0, 0)
+    if any(margins):
+        inner = np.asarray(cv2.copyMakeBorder(inner, *margins, cv2.BORDER_REPLICATE), np.uint8)
+    if inner.shape == size[::-1]:
+        return inner
+    shrink = inner.shape[1] > size[0] or inner.shape[0] > size[1]
+    return np.asarray(cv2.resize(inner, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR), np.uint8)
+
+
+def _inside(shape: tuple[int, ...], box: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels of a resized region show the picture, and not what lies outside of it."""
+    x0, y0, x1, y1 = box
+    x = x0 + (np.arange(shape[1]) + 0.5) * (x1 - x0) / shape[1]
+    y = y0 + (np.arange(shape[0]) + 0.5) * (y1 - y0) / shape[0]
+    return ((y >= 0) & (y < size[1]))[:, None] & ((x >= 0) & (x < size[0]))[None]
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a container says of its video stream.
+
+    Attributes:
+        n_frames: Frames that it promises; packets are counted where the header does not say.
+        fps: Average frames per second.
+        codec: Name of the codec.
+        bytes_total: Coded bytes of the stream, if packets were counted.
+    """
+
+    n_frames: int
+    fps: float
+    codec: str
+
+
+class VideoReader:
+    """Decodes a video once, from the first frame to the last.
+
+    Damaged packets and frames are left out and counted; nothing ends silently: compare ``n_decoded`` with
+    ``facts.n_frames`` (`decoded_share`).
+
+    Args:
+        path: The file.
+        threads: Of the decoder; 0 lets it choose.
+
+    Attributes:
+        facts: What the container says.
+        n_decoded: Good frames so far.
+        n_damaged: Packets and frames that could not be used so far.
+        coded_bytes: Bytes of all packets of the stream so far.
+        packet_sizes: Bytes of each packet so far, in decoding order.
+
+    Raises:
+        MediaError: ``unreadable`` or ``no_video``.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.path = path
+        self.n_decoded = 0
+        self.n_damaged = 0
+        self.packet_sizes: list[int] = []
+        self._container = _open(path)
+        try:
+            self._stream = _video_stream(self._container, path)
+            self.facts = _facts(self._container, self._stream, path)
+            self._stream.codec_context.thread_count = threads
+            self._stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    @property
+    def decoded_share(self) -> float:
+        """Good frames over promised frames, at most 1."""
+        return min(1.0, self.n_decoded / max(self.facts.n_frames, 1))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decode.
+
+        Yields:
+            Upright frames in presentation order. A frame's planes may be views of the decoder's memory: keep no
+            frame longer than needed.
+        """
+        first_s: float | None = None
+        last_s = -1.0
+        size: tuple[int, int] | None = None
+        for raw in self._raw_frames():
+            if size is None:
+                size = (raw.width, raw.height)
+            elif (raw.width, raw.height) != size:  # the resolution changes midway: keep the first
+                raw = raw.reformat(width=size[0], height=size[1])
+            stamp = raw.time if raw.time is not None else self.n_decoded / self.facts.fps
+            first_s = stamp if first_s is None else first_s
+            time_s = max(stamp - first_s, 0.0)
+            if time_s <= last_s:  # repeated or backward time stamps
+                time_s = last_s + 1 / self.facts.fps
+            last_s = time_s
+            frame = _frame(raw, self.n_decoded, time_s)
+            self.n_decoded += 1
+            yield frame
+
+    def _raw_frames(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError) as error:
+                logger.debug("%s: reading stopped: %s", self.path, error)
+                self.n_damaged += 1
+                return
+            if packet.size:
+                self.packet_sizes.append(packet.size)
+            try:
+                decoded = packet.decode()
+            except (av.error.FFmpegError, OSError) as error:
+                logger.debug("%s: a packet was left out: %s", self.path, error)
+                self.n_damaged += 1
+                continue
+            for raw in decoded:
+                if raw.is_corrupt:
+                    self.n_damaged += 1
+                else:
+                    yield raw
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise MediaError("unreadable", f"{path.name} does not exist")
+    try:
+        return av.open(str(path))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError("unreadable", f"{path.name} is no video that can be opened ({reason})") from error
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise MediaError("no_video", f"{path.name} has no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise MediaError("unreadable", f"{path.name} uses a video codec that cannot be decoded")
+    return stream
+
+
+def _facts(container: Any, stream: Any, path: Path) -> StreamFacts:
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    if not np.isfinite(fps) or fps <= 0:
+        fps = _FALLBACK_FPS
+    n_frames = int(stream.frames) or _count_frames(path, container.duration)
+    return StreamFacts(n_frames, fps, stream.codec_context.name)
+
+
+def _count_frames(path: Path, duration: int | None) -> int:
+    """Count packets where the header does not say how many there are, and add what a cut-off file lacks.
+
+    Args:
+        path: The file; it is read once more, without decoding.
+        duration: What the container states, in microseconds, or None.
+
+    Returns:
+        Frames that the whole file would have.
+    """
+    count, end_s = 0, 0.0
+    with _open(path) as container:
+        start_s = (container.start_time or 0) / 1e6
+        try:
+            for packet in container.demux():
+                count += (
+                    bool(packet.size)
+                    and packet.stream.type == "video"
+                    and packet.stream.index == (container.streams.video[0].index)
+                )
+                if packet.pts is not None:
+                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_s)
+        except (av.error.FFmpegError, OSError) as error:
+            logger.debug("%s: counting stopped: %s", path, error)
+    stated_s = (duration or 0) / 1e6
+    return round(count * stated_s / end_s) if 0 < end_s < 0.98 * stated_s else count
+
+
+def _frame(raw: Any, index: int, time_s: float) -> Frame:
+    quarter_turns = round((raw.rotation or 0) / 90) % 4
+    matrix = _COLOURSPACES.get(int(raw.colorspace)) or ("bt709" if raw.height >= _HD_HEIGHT_PX else "bt601")
+    full_range = int(raw.color_range) == _FULL_RANGE or raw.format.name.startswith("yuvj")
+    if raw.format.is_rgb or raw.format.name == "pal8":
+        raw = raw.reformat(format="yuv444p", dst_colorspace="ITU601", dst_color_range="MPEG")
+        matrix, full_range = "bt601", False
+    elif raw.format.name not in _DIRECT and raw.format.name != "gray":
+        raw = raw.reformat(format="yuv420p")
+    planes = [_plane(plane) for plane in raw.planes[:3]]
+    if quarter_turns:
+        planes = [np.asarray(np.ascontiguousarray(np.rot90(plane, quarter_turns))) for plane in planes]
+    chroma = (planes[1], planes[2]) if len(planes) == 3 else None
+    return Frame(index, time_s, planes[0], chroma, matrix, full_range, quarter_turns)
+
+
+def _plane(plane: Any) -> Image:
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def read_image(path: Path) -> Frame:
+    """Read a still image, upright (EXIF orientation applied).
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF, BMP, or anything else that FFmpeg reads as one frame.
+
+    Returns:
+        The picture as one frame at time 0, chroma not subsampled.
+
+    Raises:
+        MediaError: ``unreadable``.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error) as error:
+        raise MediaError("unreadable", f"{path.name} cannot be read ({error})") from error
+    if bgr is None:
+        with VideoReader(path) as reader:
+            for frame in reader:
+                return frame
+        raise MediaError("unreadable", f"{path.name} is no image that can be decoded")
+    luma, red, blue = cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb))
+    return Frame(
+        0, 0.0, np.asarray(luma, np.uint8), (np.asarray(blue, np.uint8), np.asarray(red, np.uint8)), "bt601", True
+    )
