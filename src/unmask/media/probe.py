@@ -37,7 +37,7 @@ CONTAINERS = (
     *IMAGE_CONTAINERS,
 )
 IMAGE_BRANDS = frozenset({"avif", "heic", "heix", "heim", "mif1", "msf1"})
-MAX_PIXELS = 16384 * 16384  # of one frame; a larger one is an attack on memory more often than a picture
+MAX_PIXELS = 150_000_000  # of one frame; the largest cameras have 100 to 150 million
 MAX_PACKETS_TO_FIRST_FRAME = 300
 SNIFF_BYTES = 1024
 
@@ -297,6 +297,8 @@ def _first_frame(container: Any, stream: Any) -> Any:
     if stream.codec_context is None or stream.codec_context.codec is None:
         raise MediaError("unsupported", f"no decoder for the {stream.type} stream")
     stream.codec_context.thread_count = 1
+    # Opening had the same limit, but a decoder does not inherit it.
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     problem = "no packet"
     for attempt, packet in enumerate(container.demux(stream)):
         try:
