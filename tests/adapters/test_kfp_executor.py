@@ -15,7 +15,7 @@ from unmask.schemas import StageOutcome
 
 def executor_input(folder: Path) -> dict[str, Any]:
     def output(name: str, schema: str) -> dict[str, Any]:
-        return {"artifacts": [{"name": name, "type": {"schemaTitle": schema}, "uri": str(folder / name)}]}
+        return {"artifacts": [{"type": {"schemaTitle": schema}, "uri": str(folder / name)}]}
 
     return {
         "inputs": {
@@ -75,6 +75,16 @@ def test_output_parameters_and_every_artifact_are_registered(tmp_path: Path) -> 
     assert {name: entry.artifacts[0].uri for name, entry in message.artifacts.items()} == {
         name: str(tmp_path / name) for name in ("dataset", "metrics", "roc")
     }
+
+
+def test_an_artifact_keeps_the_name_it_was_given_and_gets_none_otherwise(tmp_path: Path) -> None:
+    """On a cluster names are unique in the metadata store, so that an invented one fails in the second run."""
+    assert finished(tmp_path, StageOutcome()).artifacts["dataset"].artifacts[0].name == ""
+    named = executor_input(tmp_path)
+    named["outputs"]["artifacts"]["dataset"]["artifacts"][0]["name"] = "mine"
+    ExecutorIO.from_json(json.dumps(named)).finish(StageOutcome())
+    message = json.loads((tmp_path / "deep" / "executor_output.json").read_text(encoding="utf-8"))
+    assert message["artifacts"]["dataset"]["artifacts"][0]["name"] == "mine"
 
 
 def test_metrics_are_numbers_and_undefined_ones_are_left_out(tmp_path: Path) -> None:

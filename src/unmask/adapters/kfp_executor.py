@@ -91,7 +91,9 @@ class ExecutorIO:
                 with write_atomically(_local_path(artifact)) as temporary:
                     temporary.write_text(json.dumps(drawn, indent=2) + "\n", encoding="utf-8")
             metadata = {**artifact.get("metadata", {}), **(drawn or {})}
-            registered[name] = {"artifacts": [{"name": artifact["name"], "uri": artifact["uri"], "metadata": metadata}]}
+            # The launcher of a cluster gives no name, and a made-up one would clash with that of the next run.
+            same = {key: artifact[key] for key in ("name", "uri") if key in artifact}
+            registered[name] = {"artifacts": [{**same, "metadata": metadata}]}
         with write_atomically(Path(outputs["outputFile"])) as temporary:
             message = {"parameterValues": dict(parameters), "artifacts": registered}
             temporary.write_text(json.dumps(message), encoding="utf-8")

@@ -1,0 +1,50 @@
+# mypy: allow-untyped-decorators
+"""Step `bundle`: all that scoring needs goes to one folder without torch."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from components.images import TRAINING
+
+
+@dsl.container_component
+def bundle(
+    detectors: Input[list[Model]],
+    ensemble: Input[Model],
+    fusion: Input[Model],
+    features: Input[Dataset],
+    upstream: str,
+    config: str,
+    bundle: Output[Model],
+    metrics: Output[Metrics],
+) -> dsl.ContainerSpec:
+    """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds.
+
+    Args:
+        detectors: Trained detectors; the command finds them through the executor input.
+        ensemble: Ensemble.
+        fusion: Fusion with its thresholds.
+        features: Feature table.
+        upstream: What the inputs were made from; only for the cache key, which leaves the bytes of artifacts out.
+        config: Further settings as YAML.
+        bundle: The folder that is registered and served.
+        metrics: Parity of ONNX with torch.
+    """
+    return dsl.ContainerSpec(
+        image=TRAINING,
+        command=["unmask", "bundle"],
+        args=[
+            "--ensemble",
+            ensemble.path,
+            "--fusion",
+            fusion.path,
+            "--features",
+            features.path,
+            "--out",
+            bundle.path,
+            "--config-inline",
+            config,
+            "--executor-input",
+            dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )

@@ -1,0 +1,46 @@
+# mypy: allow-untyped-decorators
+"""Step `ingest`: folders of media become a table of samples."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Metrics, Output
+
+from components.images import PIPELINE
+
+
+@dsl.container_component
+def ingest(
+    sources: list[str],
+    data_version: str,
+    seed: int,
+    config: str,
+    dataset: Output[Dataset],
+    metrics: Output[Metrics],
+    dataset_version: dsl.OutputPath(str),  # type: ignore[valid-type]  # how kfp spells an output parameter
+) -> dsl.ContainerSpec:
+    """Find, check and split media.
+
+    Args:
+        sources: Folders as [NAME=]FOLDER, with real/ and fake/ below each.
+        data_version: Changes when the bytes behind the sources change; only for the cache key.
+        seed: Of the split.
+        config: Further settings as YAML.
+        dataset: Table of samples with groups, splits and reasons of failures; the media stay where they are.
+        metrics: Counts.
+        dataset_version: Content hash of the data set.
+    """
+    return dsl.ContainerSpec(
+        image=PIPELINE,
+        command=["unmask", "ingest"],
+        args=[
+            "--source",
+            sources,
+            "--out",
+            dataset.path,
+            "--config-inline",
+            config,
+            "--set",
+            f"seed={seed}",
+            "--executor-input",
+            dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )
