@@ -1,0 +1,1 @@
+"""Several detectors on the same evidence: calibrated, weighed, combined."""
