@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import wave
 from pathlib import Path
@@ -162,6 +163,12 @@ def test_empty_file(tmp_path: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     assert code_of(tmp_path / "a.mp4") == "unreadable"
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    os.mkfifo(path)
+    assert code_of(path) == "unreadable"
 
 
 def test_text_as_video(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ playlists and other formats that make the library open further files or addresse
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -127,7 +128,10 @@ def read_facts(path: Path) -> MediaFacts:
         MediaError: The file cannot be read, is not media, does not decode, or is not what its name says.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError("unreadable", "not a regular file")  # opening a pipe would wait for ever
+        size = status.st_size
         if size == 0:
             raise MediaError("empty_file", "the file has 0 bytes")
         with open_media(path) as container:

@@ -1,0 +1,1 @@
+"""Sources, conventions, groups, splits and audits: folders of media become a table of samples."""
