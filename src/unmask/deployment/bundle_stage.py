@@ -1,0 +1,215 @@
+"""`unmask bundle`: everything that scoring needs in one folder, with a manifest of hashes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask import __version__
+from unmask.config import BundleConfig, ExtractConfig
+from unmask.deployment.bundle import (
+    ENSEMBLE,
+    EXTRACT,
+    FUSION,
+    MANIFEST,
+    REFERENCE,
+    detector_document,
+    feature_reference,
+    file_safe,
+)
+from unmask.errors import InputError
+from unmask.media.preprocessing import decode_crop
+from unmask.schemas import (
+    FACES,
+    FEATURES,
+    DetectorInfo,
+    EnsembleInfo,
+    ExtractionInfo,
+    FusionInfo,
+    Manifest,
+    Preprocessing,
+    StageOutcome,
+    new_directory,
+    read_table,
+    sha256_file,
+    write_atomically,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBE_SEED = 20
+FACES_FOR_PARITY = 16
+
+
+def run_bundle(
+    trained: Sequence[Path],
+    ensemble: Path,
+    fusion: Path,
+    features: Path,
+    extract_config: ExtractConfig,
+    out: Path,
+    config: BundleConfig,
+    faces: Path | None = None,
+) -> StageOutcome:
+    """Write a bundle.
+
+    Args:
+        trained: Folders that `unmask train` wrote, in any order.
+        ensemble: Folder with ``ensemble.json``.
+        fusion: Folder with ``fusion.json``.
+        features: Folder with ``features.parquet`` and ``extraction.json``.
+        extract_config: The settings that the features were measured with; scoring uses the same.
+        out: The folder to write.
+        config: The tolerance of the numeric check.
+        faces: Face crops that `unmask extract` wrote; when given, the numeric check uses some of them too.
+
+    Returns:
+        Sizes and the largest difference of probability between torch and ONNX.
+
+    Raises:
+        InputError: The parts do not belong together, or an export does not answer like torch.
+        ContractError: A document or table breaks its schema.
+    """
+    ensemble_info = EnsembleInfo.load(ensemble / "ensemble.json")
+    fusion_info = FusionInfo.load(fusion / "fusion.json")
+    extraction = ExtractionInfo.load(features / "extraction.json")
+    folders = _folders_by_name(trained, ensemble_info.detectors)
+    infos = {name: DetectorInfo.load(folder / "detector.json") for name, folder in folders.items()}
+    _check_same_origin(infos, extraction)
+    with new_directory(out) as folder:
+        crops = _some_crops(faces) if faces is not None else []
+        temperatures = dict(zip(ensemble_info.detectors, ensemble_info.temperatures, strict=True))
+        onnx_names = _file_names(ensemble_info.detectors)
+        parity = {
+            name: _export(folders[name], folder / onnx_names[name], temperatures[name], config, crops)
+            for name in ensemble_info.detectors
+        }
+        for name, info in infos.items():
+            info.save(folder / detector_document(onnx_names[name]))
+        ensemble_info.save(folder / ENSEMBLE)
+        fusion_info.save(folder / FUSION)
+        _save_reference(features, [health.name for health in extraction.health], folder)
+        with write_atomically(folder / EXTRACT) as temporary:
+            temporary.write_text(extract_config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        preprocessing = {name: info.preprocessing for name, info in infos.items()}
+        manifest = _save_manifest(folder, ensemble_info.detectors, onnx_names, preprocessing, parity, extraction)
+    return _outcome(out, manifest)
+
+
+def _folders_by_name(trained: Sequence[Path], wanted: Sequence[str]) -> dict[str, Path]:
+    """Match folders to the detectors of the ensemble, in its order."""
+    found: dict[str, Path] = {}
+    for folder in trained:
+        name = DetectorInfo.load(folder / "detector.json").name
+        if name in found:
+            raise InputError(
+                f"Detector {name} was given twice: {found[name]} and {folder}.", "Give --trained once each."
+            )
+        found[name] = folder
+    missing = [name for name in wanted if name not in found]
+    unknown = [name for name in found if name not in wanted]
+    if missing or unknown:
+        raise InputError(
+            f"The ensemble joins {', '.join(wanted)}; --trained gives {', '.join(found) or 'nothing'}.",
+            "Give --trained the same folders that `unmask ensemble` was given.",
+        )
+    return {name: found[name] for name in wanted}
+
+
+def _check_same_origin(infos: Mapping[str, DetectorInfo], extraction: ExtractionInfo) -> None:
+    for what in ("dataset_version", "extractor_version"):
+        expected = getattr(extraction, what)
+        other = {name: getattr(info, what) for name, info in infos.items() if getattr(info, what) != expected}
+        if other:
+            stated = ", ".join(f"{name} {value}" for name, value in other.items())
+            raise InputError(
+                f"The parts have different {what.replace('_', ' ')}s: features {expected}, {stated}.",
+                "Run the stages again on one data set with one version of unmask.",
+            )
+
+
+def _file_names(detectors: Sequence[str]) -> dict[str, str]:
+    names = {name: f"{file_safe(name)}.onnx" for name in detectors}
+    taken = {ENSEMBLE, FUSION, EXTRACT, REFERENCE, MANIFEST}
+    documents = [detector_document(name) for name in names.values()]
+    if len(set(names.values())) < len(names) or taken & set(documents):
+        raise InputError(
+            f"The detectors {', '.join(detectors)} would get the same file names.", "Give them names that differ more."
+        )
+    return names
+
+
+def _export(
+    trained: Path, path: Path, temperature: float, config: BundleConfig, crops: Sequence[NDArray[np.uint8]]
+) -> float:
+    """Export one detector and return the largest difference of probability to torch."""
+    # Only this part of the room needs torch; scoring imports the rest.
+    from unmask.deployment.onnx_export import check_parity, export_onnx, parity, probe_images
+    from unmask.detectors import load_detector
+
+    detector, info = load_detector(trained)
+    content = export_onnx(detector, info.preprocessing)
+    images = [*probe_images(np.random.default_rng(PROBE_SEED)), *crops]
+    difference = parity(detector, content, images, info.preprocessing, temperature)
+    check_parity(info.name, difference, config.parity_tolerance)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(content)
+    logger.info("bundle: %s, %.1f MB, differs from torch by %.1e", path.name, len(content) / 1e6, difference)
+    return difference
+
+
+def _some_crops(faces: Path) -> list[NDArray[np.uint8]]:
+    """Decode a few crops, evenly spaced over the table."""
+    table = read_table(faces, FACES)
+    count = min(FACES_FOR_PARITY, table.num_rows)
+    rows: list[int] = np.unique(np.linspace(0, max(table.num_rows - 1, 0), count).astype(int)).tolist()
+    return [decode_crop(memoryview(table.column("jpeg")[row].as_buffer())) for row in rows]
+
+
+def _save_reference(features: Path, names: Sequence[str], folder: Path) -> None:
+    frame = read_table(features / "features.parquet", FEATURES).to_pandas()
+    rows = frame[(frame["split"] == "train") & (frame["status"] == "ok")]
+    present = [name for name in names if name in frame.columns]
+    feature_reference(rows, present).save(folder / REFERENCE)
+
+
+def _save_manifest(
+    folder: Path,
+    detectors: Sequence[str],
+    onnx_names: Mapping[str, str],
+    preprocessing: Mapping[str, Preprocessing],
+    parity: Mapping[str, float],
+    extraction: ExtractionInfo,
+) -> Manifest:
+    manifest = Manifest(
+        unmask_version=__version__,
+        detectors=list(detectors),
+        onnx=dict(onnx_names),
+        preprocessing=dict(preprocessing),
+        parity=dict(parity),
+        files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+        dataset_version=extraction.dataset_version,
+        extractor_version=extraction.extractor_version,
+    )
+    manifest.save(folder / MANIFEST)
+    return manifest
+
+
+def _outcome(out: Path, manifest: Manifest) -> StageOutcome:
+    size = sum((out / name).stat().st_size for name in manifest.files)
+    worst = max(manifest.parity.values())
+    return StageOutcome(
+        metrics={
+            "bundle_mb": size / 1e6,
+            "largest_onnx_difference": worst,
+            "n_detectors": float(len(manifest.detectors)),
+        },
+        messages=(
+            f"Bundle of {', '.join(manifest.detectors)}: {size / 1e6:.1f} MB in {out}; "
+            f"ONNX answers like torch to {worst:.1e} in probability.",
+        ),
+    )

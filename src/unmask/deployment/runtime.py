@@ -1,0 +1,339 @@
+"""Scoring a file with a bundle: one decode, ONNX Runtime, calibration, fusion, verdict. No torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.special import expit
+
+from unmask.config import ExtractConfig, IngestConfig, TrainConfig
+from unmask.deployment.bundle import (
+    ENSEMBLE,
+    EXTRACT,
+    FUSION,
+    INPUT,
+    MANIFEST,
+    REFERENCE,
+    FeatureReference,
+    detector_document,
+    parse_document,
+    read_checked,
+    read_manifest,
+)
+from unmask.deployment.cautions import cautions
+from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, Verdict, decide
+from unmask.ensemble.apply import apply_ensemble, video_logits
+from unmask.errors import ContractError, InputError, MediaError
+from unmask.features import CATALOGUE, EXTRACTOR_VERSION, Crop, Measurement, measure
+from unmask.fusion.apply import apply_fusion, contributions
+from unmask.media.preprocessing import decode_crop, to_input
+from unmask.media.probe import MediaFacts, probe
+from unmask.schemas import DetectorInfo, EnsembleInfo, FusionInfo, Manifest, OperatingPoint, sha256_file
+
+logger = logging.getLogger(__name__)
+
+THREADS = 2
+BATCH_SIZE = 16
+# A file is answered even if ingest would not have trained on it; that it is short or slow becomes a warning.
+ANY_LENGTH = IngestConfig(min_duration_s=0, min_fps=0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A deployed detector, loaded and checked.
+
+    Attributes:
+        folder: Where it was read from.
+        version: Names it in answers: 12 characters of the hash of its manifest, or as given to `load`.
+        manifest: What it holds.
+        detectors: Detector name to its document.
+        ensemble: How detector logits are joined.
+        fusion: How ensemble and features are joined, and the operating points.
+        extract: How files are measured.
+        reference: What is usual, feature by feature.
+        sessions: Detector name to its loaded ONNX file.
+    """
+
+    folder: Path
+    version: str
+    manifest: Manifest
+    detectors: Mapping[str, DetectorInfo]
+    ensemble: EnsembleInfo
+    fusion: FusionInfo
+    extract: ExtractConfig
+    reference: FeatureReference
+    sessions: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path, *, version: str = "", threads: int = THREADS) -> Bundle:
+        """Read a bundle and check every file against the hash in its manifest.
+
+        Args:
+            folder: The folder that `unmask bundle` wrote.
+            version: Name for answers, for example ``unmask-detector version 3``.
+            threads: CPU threads of each detector.
+
+        Returns:
+            The bundle, ready to score.
+
+        Raises:
+            InputError: There is no such folder.
+            ContractError: A file is missing or changed, the format is unknown, or the bundle was made with another
+                version of the feature extractor.
+        """
+        if not folder.is_dir():
+            raise InputError(f"There is no bundle folder {folder}.", "Give the folder that `unmask bundle` wrote.")
+        manifest = read_manifest(folder)
+        contents = read_checked(folder, manifest)
+        _check_extractor(manifest, folder)
+        return cls(
+            folder=folder,
+            version=version or sha256_file(folder / MANIFEST)[:12],
+            manifest=manifest,
+            detectors={
+                name: parse_document(contents, detector_document(file), DetectorInfo, folder)
+                for name, file in manifest.onnx.items()
+            },
+            ensemble=parse_document(contents, ENSEMBLE, EnsembleInfo, folder),
+            fusion=parse_document(contents, FUSION, FusionInfo, folder),
+            extract=_parse_extract(contents[EXTRACT], folder),
+            reference=parse_document(contents, REFERENCE, FeatureReference, folder),
+            sessions={name: _session(contents[file], threads) for name, file in manifest.onnx.items()},
+        )
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """The stored threshold that verdicts use."""
+        return self.fusion.operating_points[self.fusion.default_operating_point]
+
+    def score(self, path: Path, *, name: str = "") -> Verdict:
+        """Judge a file.
+
+        Args:
+            path: A local image, video or audio file.
+            name: What the verdict calls it; the path when left out.
+
+        Returns:
+            The verdict. A file that cannot be decoded or shows no face is "not scored" with the reason, never an error
+            and never a probability of 0.5.
+
+        Raises:
+            InputError: There is no such file.
+        """
+        start = time.perf_counter()
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.", "Check the path.")
+        called = name or str(path)
+        facts: MediaFacts | None = None
+        try:
+            facts = probe(path, ANY_LENGTH)
+            measurement = measure(path, facts.modality, self.extract)
+        except MediaError as error:
+            return self._not_scored(called, facts.modality if facts else None, str(error), start)
+        return self._judge(called, facts, measurement, start)
+
+    def _judge(self, called: str, facts: MediaFacts, measurement: Measurement, start: float) -> Verdict:
+        logits, frames = self._detector_logits(measurement.crops)
+        combined, ensemble_p, agreements = apply_ensemble(self.ensemble, logits[None, :])
+        logit, agreement = float(combined[0]), _known(agreements[0])
+        probability = None if math.isnan(logit) else self._fuse(logit, measurement.features)
+        point = self.operating_point
+        verdict, reason = decide(probability, point.threshold, agreement, self.ensemble.agreement_threshold)
+        if probability is None:
+            reason = f"no_face: the detectors judge faces, and none was found in this {facts.modality}"
+        pushes = self._pushes(logit, measurement.features) if probability is not None and self.fusion.used else {}
+        return Verdict(
+            file=called,
+            modality=facts.modality,
+            verdict=verdict,
+            probability=probability,
+            reason=reason,
+            operating_point=point.name,
+            threshold=point.threshold,
+            agreement=agreement,
+            ensemble_probability=_known(ensemble_p[0]),
+            ensemble_contribution=pushes.get("ensemble"),
+            detectors=self._detector_evidence(logits, frames),
+            features=self._feature_evidence(measurement, pushes),
+            warnings=cautions(facts, measurement, self.extract, self.reference, point),
+            model_version=self.version,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _not_scored(self, called: str, modality: Any, reason: str, start: float) -> Verdict:
+        point = self.operating_point
+        return Verdict(
+            file=called,
+            modality=modality,
+            verdict="not scored",
+            probability=None,
+            reason=reason,
+            operating_point=point.name,
+            threshold=point.threshold,
+            model_version=self.version,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _fuse(self, logit: float, features: Mapping[str, float | None]) -> float:
+        columns = {name: np.array([np.nan if value is None else value]) for name, value in features.items()}
+        return float(apply_fusion(self.fusion, np.array([logit]), columns)[0])
+
+    def _pushes(self, logit: float, features: Mapping[str, float | None]) -> dict[str, float]:
+        """Sum the contributions by input; that a feature is missing counts as the feature's."""
+        pushes: dict[str, float] = {}
+        for name, contribution in contributions(self.fusion, logit, features):
+            key = name.removeprefix("missing:")
+            pushes[key] = pushes.get(key, 0.0) + contribution
+        return pushes
+
+    def _detector_logits(self, crops: Sequence[Crop]) -> tuple[NDArray[np.float64], dict[str, int]]:
+        """Score the crops with every detector, on the crops that training's evaluation would take.
+
+        Returns:
+            Video logits ``(D,)`` in the order of the ensemble, NaN without crops; and detector name to crops used.
+        """
+        logits = np.full(len(self.ensemble.detectors), np.nan)
+        frames = {}
+        images: dict[int, NDArray[np.uint8]] = {}
+        faces = np.array([crop.face_index for crop in crops], np.int64)
+        for position, name in enumerate(self.ensemble.detectors):
+            config = TrainConfig.model_validate(self.detectors[name].config)
+            chosen = evenly_spaced(faces, config.eval_frames_per_video)
+            frames[name] = len(chosen)
+            if not chosen:
+                continue
+            for index in chosen:
+                if index not in images:
+                    images[index] = decode_crop(crops[index].jpeg)
+            scored = self._frame_logits(name, [images[index] for index in chosen])
+            logits[position] = _video_logit(faces[chosen], scored)
+        return logits, frames
+
+    def _frame_logits(self, name: str, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        preprocessing = self.manifest.preprocessing[name]
+        parts = []
+        for first in range(0, len(images), BATCH_SIZE):
+            batch = to_input(images[first : first + BATCH_SIZE], preprocessing)
+            (logits,) = self.sessions[name].run(None, {INPUT: batch})
+            parts.append(logits.astype(np.float64))
+        return np.concatenate(parts)
+
+    def _detector_evidence(self, logits: NDArray[np.float64], frames: Mapping[str, int]) -> list[DetectorEvidence]:
+        ensemble = self.ensemble
+        return [
+            DetectorEvidence(
+                name=name,
+                probability=_known(expit(logit / temperature)),
+                weight=weight,
+                frames=frames[name],
+            )
+            for name, logit, temperature, weight in zip(
+                ensemble.detectors, logits, ensemble.temperatures, ensemble.weights, strict=True
+            )
+        ]
+
+    def _feature_evidence(self, measurement: Measurement, pushes: Mapping[str, float]) -> list[FeatureEvidence]:
+        evidence = []
+        for name, spec in CATALOGUE.items():
+            usual = self.reference.features[name].real if name in self.reference.features else None
+            evidence.append(
+                FeatureEvidence(
+                    name=name,
+                    title=spec.title,
+                    meaning=spec.meaning,
+                    unit=spec.unit,
+                    value=measurement.features.get(name),
+                    usual_low=usual[0] if usual else None,
+                    usual_high=usual[2] if usual else None,
+                    contribution=pushes.get(name),
+                    reason=_null_reason(measurement.null_reasons.get(name)),
+                )
+            )
+        return evidence
+
+
+def evenly_spaced(faces: NDArray[np.int64], frames_per_video: int) -> list[int]:
+    """Pick evenly spaced crops of each face, in the middle of equal stretches of time.
+
+    The same choice as training makes for val, calib and test (a test holds the two together): the calibration was
+    fitted on means over so many crops.
+
+    Args:
+        faces: Number of the face of each crop ``(N,)``; the crops of a face in order of time.
+        frames_per_video: At most so many a face.
+
+    Returns:
+        Positions, face by face.
+    """
+    chosen: list[int] = []
+    for face in np.unique(faces):
+        track = np.flatnonzero(faces == face)
+        count = min(frames_per_video, len(track))
+        middle = (np.arange(count) + 0.5) * len(track) / count
+        chosen += track[middle.astype(np.int64)].tolist()
+    return chosen
+
+
+def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64]) -> float:
+    """Aggregate one file's crops with the function that the ensemble was fitted on."""
+    frame = pd.DataFrame(
+        {
+            "sample_id": "file",
+            "face_index": faces,
+            "frame_index": np.arange(len(faces)),
+            "label": None,
+            "group_id": None,
+            "split": None,
+            "logit": logits,
+        }
+    )
+    return float(video_logits(frame)["logit"].iloc[0])
+
+
+def _known(value: Any) -> float | None:
+    """Turn the NaN of an array into None."""
+    return None if math.isnan(value) else float(value)
+
+
+def _null_reason(code: str | None) -> str | None:
+    """Put the sentence of the catalogue behind the code of a missing value."""
+    return f"{code}: {NULL_REASONS[code]}" if code in NULL_REASONS else code
+
+
+def _session(content: bytes, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _check_extractor(manifest: Manifest, folder: Path) -> None:
+    if manifest.extractor_version != EXTRACTOR_VERSION:
+        raise ContractError(
+            folder / MANIFEST,
+            "extractor_version",
+            f"is {manifest.extractor_version}; this unmask measures with {EXTRACTOR_VERSION}",
+            f"Score with unmask {manifest.unmask_version}, or train and bundle anew with this version.",
+        )
+
+
+def _parse_extract(content: bytes, folder: Path) -> ExtractConfig:
+    try:
+        return ExtractConfig.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ContractError(
+            folder / EXTRACT, ".".join(map(str, first["loc"])), first["msg"], "Bundle anew with this version."
+        ) from error
