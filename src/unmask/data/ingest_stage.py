@@ -141,7 +141,7 @@ def _table(frame: pd.DataFrame) -> pa.Table:
 
 
 def _check_classes(usable: pd.DataFrame, frame: pd.DataFrame) -> None:
-    counts = usable["label"].valuein_words()
+    counts = usable["label"].value_counts()
     lacking = [name for label, name in LABEL_NAMES.items() if not counts.get(label, 0)]
     if not lacking:
         return
