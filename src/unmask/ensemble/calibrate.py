@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., 2017), made safe for few and for perfectly separated samples."""
+"""Temperature scaling (Guo et al., 2017) and Platt scaling, made safe for few and for perfectly separated samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 
 from unmask.ensemble.apply import FloatArray, sigmoid
 
@@ -69,6 +70,35 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Temperature
     if value <= LOWEST_TEMPERATURE * (1 + 1e-6):
         return Temperature(value, nll, f"temperature at its bound {value:g}: the scores are tiny and separate calib")
     return Temperature(value, nll)
+
+
+def fit_platt(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[float, float]:
+    """Fit slope and offset of a sigmoid calibration (Platt, 1999): P(fake) = sigmoid(slope · logit + offset).
+
+    Args:
+        labels: ``(N,)``, 0 real and 1 fake, of calib rows.
+        logits: ``(N,)``, finite.
+
+    Returns:
+        Slope and offset; the slope is negative when larger logits mean real.
+
+    Raises:
+        ValueError: There is only one class.
+    """
+    z, target = np.asarray(logits, dtype=np.float64), smoothed_targets(labels)
+    if len(np.unique(np.asarray(labels))) < 2:
+        raise ValueError("one class alone cannot be calibrated")
+    spread = float(np.std(z)) or 1.0
+    centred = (z - z.mean()) / spread
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        margin = parameters[0] * centred + parameters[1]
+        wrong = (sigmoid(margin) - target) / len(z)
+        return likelihood_loss(margin, target), np.array([wrong @ centred, wrong.sum()])
+
+    fitted = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-10})
+    slope = float(fitted.x[0]) / spread
+    return slope, float(fitted.x[1]) - slope * float(z.mean())
 
 
 def likelihood_loss(logits: FloatArray, target: FloatArray) -> float:

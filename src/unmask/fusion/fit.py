@@ -1,0 +1,253 @@
+"""Fitting fusion on calib, and finding out there whether it is worth using."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from unmask.config import FusionConfig
+from unmask.ensemble.apply import FloatArray, sigmoid
+from unmask.ensemble.calibrate import fit_platt, fit_temperature
+from unmask.ensemble.folds import group_folds
+from unmask.fusion.apply import ENSEMBLE, apply_fusion
+from unmask.fusion.model import FusionModel, Splits, StoredModel
+from unmask.fusion.thresholds import choose_operating_points
+from unmask.metrics import bootstrap_values, negative_log_likelihood, percentile_estimate
+from unmask.metrics.curves import IntArray
+from unmask.metrics.intervals import group_codes
+from unmask.schemas import Estimate, FusionInfo, rows_for_choice
+
+logger = logging.getLogger(__name__)
+MIN_PER_CLASS = 8
+MIN_GROUPS = 3
+# A feature with fewer values than this on calib says nothing that could be relied on.
+MIN_VALUES = 8
+RESAMPLES = 2000
+# How far the stored coefficients may be from scikit-learn's own probabilities.
+PARITY = 1e-9
+TRACES = "art."
+LARGEST_SHARE_OF_TRACES = 0.5
+DESCRIPTIONS = {
+    "ensemble": "the ensemble alone",
+    "recalibrated": "the ensemble with slope and offset fitted anew",
+    "fusion": "ensemble and features together",
+}
+
+
+@dataclass(frozen=True)
+class FusionFit:
+    """A fitted fusion.
+
+    Attributes:
+        info: What is stored.
+        messages: Sentences for the user, the decision first.
+        nll: Candidate to its out-of-fold negative log-likelihood on calib; empty when calib is too small.
+    """
+
+    info: FusionInfo
+    messages: tuple[str, ...]
+    nll: dict[str, Estimate]
+
+
+def fit_fusion(
+    rows: pd.DataFrame, features: Sequence[str], temperature: float, config: FusionConfig, rng: np.random.Generator
+) -> FusionFit:
+    """Fit fusion and operating points on calib.
+
+    Three ways to a probability are compared by their out-of-fold likelihood: the ensemble as it is, the ensemble
+    with slope and offset fitted anew, and ensemble and features together. A more complex one is taken only if it is
+    better than every simpler one.
+
+    Args:
+        rows: Calib rows with ``sample_id``, ``label`` 0 or 1, ``group_id``, ``split``, ``logit`` (of the ensemble,
+            not null) and one column a feature, null where not measured.
+        features: The feature columns.
+        temperature: Last temperature of the ensemble.
+        config: Settings.
+        rng: Source of folds and resamples.
+
+    Returns:
+        The fit.
+
+    Raises:
+        LeakError: A row is not of calib.
+    """
+    rows = rows_for_choice(rows, {"calib"}, "fit_fusion").sort_values("sample_id", ignore_index=True)
+    labels = rows["label"].to_numpy(dtype=np.int64)
+    logit = rows["logit"].to_numpy(dtype=np.float64)
+    stored, probability = _ensemble_alone(logit, temperature)
+    nll: dict[str, Estimate] = {}
+    remarks: list[str] = []
+    best = "ensemble"
+    splits, decision = _splits(rows, labels, config.folds, rng)
+    if not decision:
+        usable, remarks = usable_features(rows, features)
+        model = FusionModel(usable, config.inverse_regularisation)
+        x = rows[["logit", *usable]].to_numpy(dtype=np.float64)
+        decided = model.out_of_fold(x, labels, splits)
+        nll, difference = _compare(logit, decided, labels, rows["group_id"].to_numpy(dtype=object), splits, rng)
+        best = _best(nll, _sensible(logit, decided, labels, usable))
+        decision = _explain(best, nll, difference, len(usable))
+        if best == "recalibrated":
+            stored, probability = _recalibrated(logit, labels)
+        elif best == "fusion":
+            stored, probability = _fused(model, x, labels, splits, decided)
+            remarks += _cautions(stored)
+    points = choose_operating_points(rows.assign(probability=probability), config.target_fpr)
+    info = FusionInfo(
+        **asdict(stored),
+        operating_points=points,
+        default_operating_point=config.operating_point,
+        importance=_importance(stored),
+        used=best == "fusion",
+        decision=decision,
+    )
+    return FusionFit(info, (decision, *remarks), nll)
+
+
+def usable_features(rows: pd.DataFrame, features: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out features that calib says nothing about.
+
+    Args:
+        rows: Calib rows.
+        features: The feature columns.
+
+    Returns:
+        The features that are left, and sentences on those that are not.
+    """
+    rows = rows_for_choice(rows, {"calib"}, "usable_features")
+    values = rows[list(features)]
+    known = values.notna().sum()
+    few = [name for name in features if known[name] < MIN_VALUES]
+    constant = [name for name in features if name not in few and values[name].nunique() < 2]
+    remarks = []
+    if few:
+        remarks.append(f"Not used, because fewer than {MIN_VALUES} calib samples have a value: {', '.join(few)}.")
+    if constant:
+        remarks.append(f"Not used, because all calib samples have the same value: {', '.join(constant)}.")
+    return [name for name in features if name not in {*few, *constant}], remarks
+
+
+def _splits(rows: pd.DataFrame, labels: IntArray, folds: int, rng: np.random.Generator) -> tuple[Splits, str]:
+    """Make group folds, or say why calib is too small for them."""
+    fakes = int(labels.sum())
+    reals = len(labels) - fakes
+    n_groups = group_codes(rows["group_id"].to_numpy(dtype=object))[1]
+    size = f"calib has {reals} reals and {fakes} fakes in {n_groups} groups"
+    if min(reals, fakes) < MIN_PER_CLASS or n_groups < MIN_GROUPS:
+        needed = f"at least {MIN_PER_CLASS} of each in {MIN_GROUPS} groups are needed"
+        return [], f"The ensemble's probability is used as it is: {size}; {needed} to fit features."
+    fold = group_folds(labels, rows["group_id"].to_numpy(dtype=object), folds, rng)
+    splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+    if any(len(np.unique(labels[fitting])) < 2 for fitting, _ in splits):
+        return [], f"The ensemble's probability is used as it is: {size}, and a class would miss in a fold."
+    return splits, ""
+
+
+def _compare(
+    logit: FloatArray,
+    decided: FloatArray,
+    labels: IntArray,
+    groups: object,
+    splits: Splits,
+    rng: np.random.Generator,
+) -> tuple[dict[str, Estimate], Estimate]:
+    """Give each candidate the likelihood of probabilities that never saw their own fold, calibration included.
+
+    Returns:
+        Candidate to its mean negative log-likelihood, and the difference of fusion to the ensemble alone.
+    """
+    table = np.empty((len(labels), 3))
+    for fitting, judged in splits:
+        y = labels[fitting]
+        table[judged, 0] = sigmoid(logit[judged] / fit_temperature(y, logit[fitting]).value)
+        slope, offset = fit_platt(y, logit[fitting])
+        table[judged, 1] = sigmoid(slope * logit[judged] + offset)
+        slope, offset = fit_platt(y, decided[fitting])
+        # Out-of-fold values of useless features rank the classes upside down, because each fold lacks what the
+        # others have too much of. Turning them round would look like knowledge, so they count as no knowledge.
+        share = (y.sum() + 1) / (len(y) + 2)
+        table[judged, 2] = sigmoid(slope * decided[judged] + offset) if slope > 0 else share
+    values = bootstrap_values([negative_log_likelihood], labels, table, groups, rng=rng, resamples=RESAMPLES)[:, :, 0]  # type: ignore[arg-type]
+    found = [negative_log_likelihood(labels, column) or 0.0 for column in table.T]
+    method, n = f"out of {len(splits)} group folds, cluster bootstrap", len(labels)
+    nll = {name: percentile_estimate(found[k], values[:, k], n, method) for k, name in enumerate(DESCRIPTIONS)}
+    return nll, percentile_estimate(found[2] - found[0], values[:, 2] - values[:, 0], n, f"paired, {method}")
+
+
+def _sensible(logit: FloatArray, decided: FloatArray, labels: IntArray, usable: Sequence[str]) -> list[str]:
+    """List the candidates that may be chosen.
+
+    One that ranks calib upside down may not: turned round, it would fit calib and mean nothing elsewhere.
+    """
+    sensible = ["ensemble"]
+    if fit_platt(labels, logit)[0] > 0:
+        sensible.append("recalibrated")
+    if usable and fit_platt(labels, decided)[0] > 0:
+        sensible.append("fusion")
+    return sensible
+
+
+def _best(nll: dict[str, Estimate], sensible: Sequence[str]) -> str:
+    """Pick the smallest; the candidates come from simple to complex, and of equals the simpler one wins."""
+    return min(sensible, key=lambda name: float(nll[name].value or 0.0))
+
+
+def _explain(best: str, nll: dict[str, Estimate], difference: Estimate, n_features: int) -> str:
+    figures = ", ".join(f"{DESCRIPTIONS[name]} {estimate.value:.3f}" for name, estimate in nll.items())
+    interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.low is not None else ""
+    return (
+        f"Used: {DESCRIPTIONS[best]} ({n_features} features were tried). Out-of-fold negative log-likelihood on "
+        f"calib, smaller is better: {figures}; features change that of the ensemble alone by "
+        f"{difference.value:+.3f}{interval} (n = {difference.n})."
+    )
+
+
+def _ensemble_alone(logit: FloatArray, temperature: float) -> tuple[StoredModel, FloatArray]:
+    stored = StoredModel([ENSEMBLE], [0.0], [0.0], [temperature], [1.0], 0.0, 1.0, 0.0)
+    return stored, sigmoid(logit / temperature)
+
+
+def _recalibrated(logit: FloatArray, labels: IntArray) -> tuple[StoredModel, FloatArray]:
+    slope, offset = fit_platt(labels, logit)
+    return StoredModel([ENSEMBLE], [0.0], [0.0], [1.0], [1.0], 0.0, slope, offset), sigmoid(slope * logit + offset)
+
+
+def _fused(
+    model: FusionModel, x: FloatArray, labels: IntArray, splits: Splits, decided: FloatArray
+) -> tuple[StoredModel, FloatArray]:
+    """Fit the model; returns it with out-of-fold probabilities.
+
+    Raises:
+        RuntimeError: The stored coefficients do not give scikit-learn's probabilities, which would be a defect here.
+    """
+    stored, theirs = model.fit(x, labels, splits)
+    probe = FusionInfo(
+        **asdict(stored), operating_points={}, default_operating_point="", importance={}, used=True, decision=""
+    )
+    ours = apply_fusion(probe, x[:, 0], dict(zip(model.features, x[:, 1:].T, strict=True)))
+    worst = float(np.abs(ours - theirs).max())
+    if not worst <= PARITY:
+        raise RuntimeError(f"stored fusion differs from scikit-learn by {worst:.3g} in probability")
+    return stored, sigmoid(stored.calibration_slope * decided + stored.calibration_offset)
+
+
+def _importance(stored: StoredModel) -> dict[str, float]:
+    sizes = np.abs(stored.coefficients)
+    total = float(sizes.sum()) or 1.0
+    return {name: float(size) / total for name, size in zip(stored.inputs, sizes, strict=True)}
+
+
+def _cautions(stored: StoredModel) -> list[str]:
+    shares = _importance(stored)
+    traces = sum(share for name, share in shares.items() if name.removeprefix("missing:").startswith(TRACES))
+    if traces <= LARGEST_SHARE_OF_TRACES:
+        return []
+    return [
+        f"Artifact and frequency features (art.*) carry {traces:.0%} of the weight of fusion. They depend on "
+        "compression and size more than on forgery: check that these are matched between reals and fakes."
+    ]
