@@ -1,0 +1,177 @@
+"""Checkpoints for exact resume: tensors in safetensors, everything else in its JSON header; written atomically."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from unmask.detectors import Detector
+from unmask.schemas import TrainingCurvePoint, write_atomically
+from unmask.training.selection import ValFigures
+
+logger = logging.getLogger(__name__)
+FILE = "last.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a training stands; everything that is not a tensor.
+
+    Attributes:
+        epoch: The epoch that is under way or comes next, 1-based.
+        batch: Batches of that epoch that are done.
+        loss_sum: Sum of the losses of its crops.
+        n_crops: Number of its crops.
+        elapsed_s: Wall time of this epoch so far.
+        total_s: Wall time of the whole training so far.
+        stale: Epochs since the best one.
+        best_epoch: The chosen one; 0 before the first validation.
+        best: Its figures.
+        curve: One point a finished epoch.
+        finished: Nothing is left to do.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    loss_sum: float = 0.0
+    n_crops: int = 0
+    elapsed_s: float = 0.0
+    total_s: float = 0.0
+    stale: int = 0
+    best_epoch: int = 0
+    best: ValFigures | None = None
+    curve: list[TrainingCurvePoint] = field(default_factory=list)
+    finished: bool = False
+
+    def to_json(self) -> str:
+        """Return the state as JSON; floats keep every bit."""
+        values = dataclasses.asdict(self)
+        values["curve"] = [point.model_dump() for point in self.curve]
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        values["curve"] = [TrainingCurvePoint.model_validate(point) for point in values["curve"]]
+        values["best"] = ValFigures(**values["best"]) if values["best"] else None
+        return cls(**values)
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    The best weights lie in a file of their own, written before the checkpoint that names it, so that a kill between
+    the two leaves a checkpoint whose best weights exist.
+
+    Args:
+        folder: Of this training alone; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def save_best(self, epoch: int, weights: dict[str, Tensor]) -> None:
+        """Write the weights of the best epoch so far."""
+        if self.folder is not None:
+            _save(self.folder / f"best-{epoch}.safetensors", weights, {})
+
+    def load_best(self, epoch: int) -> dict[str, Tensor]:
+        """Read the weights of the best epoch."""
+        if self.folder is None:
+            raise ValueError("there is no checkpoint folder")
+        return safetensors.torch.load_file(self.folder / f"best-{epoch}.safetensors")
+
+    def save(self, progress: Progress, detector: Detector, optimizer: torch.optim.Optimizer) -> None:
+        """Write a checkpoint, and remove best weights that it no longer names.
+
+        Args:
+            progress: Where the training stands.
+            detector: Its weights; left out when the training is finished, as only the best ones count then.
+            optimizer: Its state.
+        """
+        if self.folder is None:
+            return
+        tensors: dict[str, Tensor] = {}
+        if not progress.finished:
+            tensors |= {f"model.{name}": tensor for name, tensor in detector.state_dict().items()}
+            for number, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+            tensors |= _generator_states()
+        _save(self.folder / FILE, tensors, {"progress": progress.to_json()})
+        for stale in self.folder.glob("best-*.safetensors"):
+            if stale.name != f"best-{progress.best_epoch}.safetensors":
+                stale.unlink(missing_ok=True)
+
+    def restore(self, detector: Detector, optimizer: torch.optim.Optimizer) -> Progress:
+        """Put detector, optimiser and random generators back to the last checkpoint.
+
+        Args:
+            detector: Changed in place.
+            optimizer: Changed in place.
+
+        Returns:
+            Where the training stood; the beginning when there is no checkpoint.
+        """
+        path = self.folder / FILE if self.folder is not None else None
+        if path is None or not path.is_file():
+            return Progress()
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                progress = Progress.from_json(file.metadata()["progress"])
+                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            logger.warning("%s is not a checkpoint (%s); training starts anew", path, error)
+            return Progress()
+        if not progress.finished:
+            detector.load_state_dict(_below("model.", tensors))
+            _restore_optimizer(optimizer, _below("optimizer.", tensors))
+            _restore_generators(_below("rng.", tensors))
+        return progress
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with write_atomically(path) as temporary:
+        safetensors.torch.save_file(plain, temporary, metadata)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        parameter = parameters[int(number)]
+        if tensor.shape == parameter.shape and key != "step":
+            # The memory layout of the parameter, as the optimiser itself would have made it.
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _generator_states() -> dict[str, Tensor]:
+    states = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _restore_generators(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for name, state in states.items():
+        if name.startswith("cuda.") and int(name[5:]) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, int(name[5:]))

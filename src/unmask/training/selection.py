@@ -1,0 +1,91 @@
+"""How a checkpoint is chosen: by figures on val, and on val only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmask.metrics import bootstrap_estimate, roc_auc
+from unmask.schemas import Estimate, rows_for_choice
+from unmask.training.objective import plain_loss
+
+INTERVAL_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class ValFigures:
+    """What one epoch is judged by.
+
+    Attributes:
+        auc: Video-level AUC; None when val has one class only.
+        loss: Mean cross-entropy over val crops.
+    """
+
+    auc: float | None
+    loss: float
+
+    def better_than(self, other: ValFigures | None) -> bool:
+        """Whether this epoch beats another: higher AUC; at equal or undefined AUC, lower loss."""
+        if other is None:
+            return True
+        if self.auc is None or other.auc is None or self.auc == other.auc:
+            return self.loss < other.loss
+        return self.auc > other.auc
+
+
+def video_means(frame: pd.DataFrame, logits: NDArray[np.float64]) -> pd.DataFrame:
+    """Average frame logits over each sample.
+
+    Args:
+        frame: Rows of a crop index ``(N,)``.
+        logits: ``(N,)``.
+
+    Returns:
+        One row a sample: ``sample_id``, ``label``, ``group_id``, ``logit``; sorted by sample.
+    """
+    scored = frame[["sample_id", "label", "group_id"]].assign(logit=logits)
+    return scored.groupby("sample_id", as_index=False).agg({"label": "first", "group_id": "first", "logit": "mean"})
+
+
+def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64]) -> ValFigures:
+    """Judge an epoch.
+
+    Args:
+        frame: Rows of a crop index, all of val ``(N,)``.
+        logits: ``(N,)``.
+
+    Returns:
+        The figures.
+
+    Raises:
+        LeakError: A row is not of val.
+    """
+    rows_for_choice(frame, {"val"}, "choice of the checkpoint")
+    videos = video_means(frame, logits)
+    auc = roc_auc(videos["label"].to_numpy(np.int64), videos["logit"].to_numpy(np.float64))
+    return ValFigures(auc, plain_loss(frame["label"].to_numpy(np.float64), logits))
+
+
+def val_auc_estimate(frame: pd.DataFrame, logits: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
+    """Give the video-level AUC on val with its interval, resampled by group.
+
+    Args:
+        frame: Rows of a crop index, all of val ``(N,)``.
+        logits: ``(N,)``.
+        rng: Source of the resamples.
+
+    Returns:
+        The estimate; optimistic, because the checkpoint was chosen on it.
+    """
+    videos = video_means(frame, logits)
+    return bootstrap_estimate(
+        roc_auc,
+        videos["label"].to_numpy(np.int64),
+        videos["logit"].to_numpy(np.float64),
+        videos["group_id"].to_numpy(),
+        rng=rng,
+        resamples=INTERVAL_RESAMPLES,
+    )

@@ -1,0 +1,275 @@
+"""`unmask train`: one detector, from crops to weights and scores."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unmask import detectors
+from unmask.config import TrainConfig
+from unmask.detectors import Detector
+from unmask.errors import InputError
+from unmask.schemas import (
+    FRAME_SCORES,
+    DatasetInfo,
+    DetectorInfo,
+    ExtractionInfo,
+    StageOutcome,
+    new_directory,
+    sha256_file,
+    sha256_json,
+    write_table,
+)
+from unmask.training.checkpoint import Checkpoints
+from unmask.training.device import describe_device, reproducible, resolve_device
+from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops
+from unmask.training.selection import val_auc_estimate
+from unmask.training.trainer import Fitted, Trainer, score_rows
+
+logger = logging.getLogger(__name__)
+# Part of the checkpoint key: raise it when the loop changes what the same settings come to.
+TRAINER_VERSION = "1"
+PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
+SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the crops come from.
+
+    Attributes:
+        dataset_version: Of ``dataset.json``.
+        extractor_version: Of ``extraction.json``; ``unknown`` without it.
+    """
+
+    dataset_version: str
+    extractor_version: str
+
+
+def run_train(
+    detector: str,
+    dataset: Path,
+    faces: Path,
+    features: Path | None,
+    out: Path,
+    config: TrainConfig,
+    seed: int,
+    store: Path | None = None,
+) -> StageOutcome:
+    """Train a detector on train, choose its checkpoint on val, and score crops of all four splits.
+
+    Args:
+        detector: A registered name, or ``timm:<model>``.
+        dataset: Folder with ``dataset.json``.
+        faces: Folder with the parts of the faces table.
+        features: Folder with ``extraction.json``, for the version of the extractor.
+        out: Folder to make: ``weights.safetensors``, ``detector.json``, ``scores.parquet``.
+        config: Settings; those of ``config.models[detector]`` win.
+        seed: Of every random choice.
+        store: Checkpoints lie below it, so that a killed run can go on; None keeps none.
+
+    Returns:
+        Figures on val, and sentences for the user.
+
+    Raises:
+        InputError: train or val has no crops, or train has one class only; or the parts do not belong together.
+        ConfigError: The detector cannot be built like this, or the device does not exist.
+    """
+    settings = config.resolved_for(detector)
+    origin = read_origin(dataset, features)
+    index = labelled_crops(faces)
+    check_splits(index.frame)
+    device = resolve_device(settings.device)
+    with reproducible(settings, seed) as threads:
+        model = detectors.build(detector, pretrained=settings.pretrained, input_size_px=settings.input_size_px)
+        loaders = {
+            split: CropLoader(
+                index.select((index.frame["split"] == split).to_numpy()), model.preprocessing, workers=threads
+            )
+            for split in ("train", "val", "calib", "test")
+        }
+        checkpoints = Checkpoints(checkpoint_folder(store, detector, settings, origin, seed))
+        trainer = Trainer(model, loaders["train"], loaders["val"], settings, seed, device, checkpoints)
+        fitted = trainer.fit()
+        scores = score_splits(model, loaders, settings, device)
+        info = describe(model, detector, settings, seed, fitted, scores, origin, device)
+    with new_directory(out) as folder:
+        write_table(folder / "scores.parquet", scores, FRAME_SCORES)
+        info = detectors.save_detector(folder, model, info)
+    return outcome(info, scores)
+
+
+def read_origin(dataset: Path, features: Path | None) -> Origin:
+    """Read the versions of data set and extractor.
+
+    Args:
+        dataset: Folder with ``dataset.json``.
+        features: Folder with ``extraction.json``, or None.
+
+    Returns:
+        The versions.
+
+    Raises:
+        InputError: The crops were extracted from another version of the data set.
+    """
+    dataset_version = DatasetInfo.load(dataset / "dataset.json").version
+    if features is None:
+        return Origin(dataset_version, "unknown")
+    extraction = ExtractionInfo.load(features / "extraction.json")
+    if extraction.dataset_version != dataset_version:
+        raise InputError(
+            f"The faces are of data set version {extraction.dataset_version[:12]}, "
+            f"but {dataset} is version {dataset_version[:12]}.",
+            "Run `unmask extract` on this data set again.",
+        )
+    return Origin(dataset_version, extraction.extractor_version)
+
+
+def labelled_crops(faces: Path) -> CropIndex:
+    """Read the index of the crops that have both a label and a split.
+
+    Args:
+        faces: Folder with the parts of the faces table.
+
+    Returns:
+        The index.
+    """
+    index = index_crops(faces)
+    return index.select((index.frame["label"].notna() & index.frame["split"].notna()).to_numpy())
+
+
+def check_splits(frame: pd.DataFrame) -> None:
+    """Refuse crops that no detector can be trained on.
+
+    Args:
+        frame: Rows of an index.
+
+    Raises:
+        InputError: train or val has no crops, or train has one class only; says how many there are of each.
+    """
+    videos = frame.drop_duplicates("sample_id")
+    counts = {split: int((videos["split"] == split).sum()) for split in ("train", "val", "calib", "test")}
+    listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+    for split in ("train", "val"):
+        if not counts[split]:
+            raise InputError(
+                f"No labelled sample with a face is in {split} (samples with faces: {listed}).",
+                "Add media, above all groups: every group lies in one split; or raise the share of that split.",
+            )
+    classes = videos.loc[videos["split"] == "train", "label"]
+    if classes.nunique() < 2:
+        only = "fake" if classes.iloc[0] == 1 else "real"
+        raise InputError(
+            f"All {len(classes)} samples with faces in train are {only}.",
+            "Add samples of the other class, or change the seed so that the groups are dealt in another way.",
+        )
+
+
+def checkpoint_folder(store: Path | None, name: str, config: TrainConfig, origin: Origin, seed: int) -> Path | None:
+    """Name the checkpoint folder after everything that the weights depend on.
+
+    Args:
+        store: The store, or None.
+        name: Of the detector.
+        config: Resolved settings.
+        origin: Versions of data set and extractor.
+        seed: Of the run.
+
+    Returns:
+        The folder, or None without a store.
+    """
+    if store is None:
+        return None
+    pretrained = Path(config.pretrained)
+    key = {
+        "trainer": TRAINER_VERSION,
+        "torch": torch.__version__,
+        "detector": name,
+        "config": config.model_dump(mode="json"),
+        "pretrained": sha256_file(pretrained) if pretrained.is_file() else config.pretrained,
+        "dataset": origin.dataset_version,
+        "extractor": origin.extractor_version,
+        "seed": seed,
+    }
+    return store / "checkpoints" / sha256_json(key)
+
+
+def score_splits(
+    model: Detector, loaders: dict[str, CropLoader], config: TrainConfig, device: torch.device
+) -> pd.DataFrame:
+    """Score evenly spaced crops of every sample of every split.
+
+    Args:
+        model: Trained, on ``device``.
+        loaders: Split to its crops.
+        config: ``eval_frames_per_video`` and ``batch_size``.
+        device: Where to compute.
+
+    Returns:
+        Rows of `FRAME_SCORES`.
+    """
+    parts = []
+    for loader in loaders.values():
+        rows = evenly_spaced_rows(loader.index.frame, config.eval_frames_per_video)
+        logits = score_rows(model, loader, rows, config.batch_size, device)
+        parts.append(loader.index.frame.iloc[rows].assign(logit=logits)[SCORE_COLUMNS])
+    return pd.concat(parts, ignore_index=True)
+
+
+def describe(
+    model: Detector,
+    name: str,
+    config: TrainConfig,
+    seed: int,
+    fitted: Fitted,
+    scores: pd.DataFrame,
+    origin: Origin,
+    device: torch.device,
+) -> DetectorInfo:
+    """Write down everything about a trained detector but its weights."""
+    val = scores[scores["split"] == "val"].reset_index(drop=True)
+    return DetectorInfo(
+        name=name,
+        architecture=model.architecture,
+        n_parameters=model.n_parameters,
+        preprocessing=model.preprocessing,
+        aggregation="mean_logit",
+        config={**config.model_dump(mode="json"), "seed": seed},
+        curve=fitted.curve,
+        best_epoch=fitted.best_epoch,
+        val_auc=val_auc_estimate(val, val["logit"].to_numpy(np.float64), np.random.default_rng(seed)),
+        dataset_version=origin.dataset_version,
+        extractor_version=origin.extractor_version,
+        weights_sha256="",
+        versions={package: version(package) for package in PACKAGES},
+        device=describe_device(device),
+        train_seconds=fitted.seconds,
+    )
+
+
+def outcome(info: DetectorInfo, scores: pd.DataFrame) -> StageOutcome:
+    """Sum up a training for whoever called it."""
+    best = info.curve[info.best_epoch - 1]
+    metrics = {
+        "best_epoch": float(info.best_epoch),
+        "epochs": float(len(info.curve)),
+        "train_loss": best.train_loss,
+        "train_seconds": info.train_seconds,
+        "parameters": float(info.n_parameters),
+    }
+    metrics |= {k: v for k, v in (("val_loss", best.val_loss), ("val_auc", info.val_auc.value)) if v is not None}
+    messages = [
+        f"{info.name}: video AUC on val {info.val_auc} at epoch {info.best_epoch} of {len(info.curve)}, chosen on val "
+        f"and therefore optimistic; {info.n_parameters:,} parameters, {info.train_seconds:.0f} s on {info.device}."
+    ]
+    if info.val_auc.value is None:
+        messages.append(f"{info.name}: val has one class only; the checkpoint was chosen by loss.")
+    if scores.loc[scores["split"] == "test"].empty:
+        messages.append("No sample in test has a face: nothing can be reported on it.")
+    return StageOutcome(metrics=metrics, messages=tuple(messages))

@@ -1,0 +1,58 @@
+"""Checkpoints are judged by video on val, and by nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+
+from unmask.errors import LeakError
+from unmask.training.selection import ValFigures, val_auc_estimate, val_figures
+
+
+def val_frame(n_videos: int, frames: int, split: str = "val") -> pd.DataFrame:
+    video = np.repeat(np.arange(n_videos), frames)
+    return pd.DataFrame(
+        {
+            "sample_id": [f"v{number:02d}" for number in video],
+            "label": video % 2,
+            "group_id": [f"g{number // 2}" for number in video],
+            "split": split,
+        }
+    )
+
+
+def test_auc_is_of_the_mean_logit_of_each_video():
+    frame = val_frame(12, 5)
+    logits = np.random.default_rng(0).normal(frame["label"], 2)
+    means = logits.reshape(12, 5).mean(axis=1)
+    figures = val_figures(frame, logits)
+    assert figures.auc == pytest.approx(sklearn.metrics.roc_auc_score(np.arange(12) % 2, means))
+    p = 1 / (1 + np.exp(-logits))
+    assert figures.loss == pytest.approx(sklearn.metrics.log_loss(frame["label"], p))
+    estimate = val_auc_estimate(frame, logits, np.random.default_rng(0))
+    assert estimate.value == pytest.approx(figures.auc)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.n == 12
+
+
+@pytest.mark.parametrize("split", ["test", "calib", "train"])
+def test_other_splits_are_refused(split):
+    frame = pd.concat([val_frame(4, 2), val_frame(2, 2, split)], ignore_index=True)
+    with pytest.raises(LeakError, match=split):
+        val_figures(frame, np.zeros(len(frame)))
+
+
+def test_better_is_higher_auc_then_lower_loss():
+    assert ValFigures(0.9, 2.0).better_than(ValFigures(0.8, 0.1))
+    assert ValFigures(0.9, 0.5).better_than(ValFigures(0.9, 0.6))
+    assert not ValFigures(0.9, 0.6).better_than(ValFigures(0.9, 0.6))
+    assert ValFigures(None, 0.5).better_than(ValFigures(None, 0.6))
+    assert not ValFigures(0.7, 0.1).better_than(ValFigures(0.8, 0.9))
+    assert ValFigures(0.1, 9.0).better_than(None)
+
+
+def test_one_class_has_no_auc_but_a_loss():
+    frame = val_frame(4, 2).assign(label=1)
+    figures = val_figures(frame, np.zeros(8))
+    assert figures.auc is None
+    assert figures.loss == pytest.approx(np.log(2))
