@@ -22,7 +22,7 @@ from kfp import compiler, dsl, local
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from unmask.adapters import local_runner
-from unmask.adapters.local_runner import StepError, last_words, run_compiled, run_training
+from unmask.adapters.local_runner import StepError, last_words, run_compiled, run_training, with_settings
 from unmask.errors import InputError, UnmaskError
 
 STEP = textwrap.dedent(
@@ -345,6 +345,20 @@ def test_a_missing_parameter_or_program_is_a_plain_error(compiled: Path, tmp_pat
     compiled.write_text(text, encoding="utf-8")
     with pytest.raises(StepError, match="no program 'no-such-program'"):
         run_compiled(compiled, {"behaviour": "ok"}, tmp_path / "work")
+
+
+def test_a_setting_is_not_lost_to_the_default_of_the_pipeline_parameter() -> None:
+    text = "seed: 7\ntrain: {epochs: 3}\nfusion: {target_fpr: 0.2, operating_point: youden}\ndetectors: [meso4]\n"
+    filled = with_settings({"config": text, "seed": 8})
+    assert filled.pop("config") == text
+    assert filled == {
+        "detectors": ["meso4"],
+        "epochs": 3,
+        "target_fpr": 0.2,
+        "operating_point": "youden",
+        "registered_model": "unmask-detector",
+        "seed": 8,
+    }
 
 
 def test_the_internals_of_kfp_are_where_they_were() -> None:

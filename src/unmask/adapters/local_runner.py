@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, Self
 
+from unmask.config import load_config
 from unmask.errors import InputError, MissingExtraError, UnmaskError
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def run_training(arguments: Mapping[str, object], work_dir: Path, runner: Runner
     """Run the training pipeline on this machine.
 
     Args:
-        arguments: Parameters of the pipeline; those with a default may be left out.
+        arguments: Parameters of the pipeline. Those that are left out come from ``config``, then from the pipeline.
         work_dir: Folder for runs, cache and logs; a later run with the same folder reuses what is finished.
         runner: ``local`` runs steps as processes of this Python, ``docker`` in the image that the pipeline names.
 
@@ -145,7 +146,34 @@ def run_training(arguments: Mapping[str, object], work_dir: Path, runner: Runner
         SystemExit: SIGTERM; every step has been stopped.
     """
     folders = [Path(str(source).split("=", 1)[-1]) for source in _as_list(arguments.get("sources", ()))]
-    return run_compiled(_committed("training"), arguments, work_dir, runner, read_only=folders)
+    return run_compiled(_committed("training"), with_settings(arguments), work_dir, runner, read_only=folders)
+
+
+def with_settings(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Fill the pipeline parameters that are settings, too, from the configuration.
+
+    On a cluster such a parameter wins over ``config``, because its default is filled in before anyone can ask where a
+    value comes from. A run that only brings a configuration must not lose, say, its ``train.epochs`` to that default.
+
+    Args:
+        arguments: Parameters of the training pipeline.
+
+    Returns:
+        The same, with every such parameter present.
+
+    Raises:
+        ConfigError: ``config`` has errors.
+    """
+    config = load_config(inline=str(arguments.get("config", "")))
+    settings: dict[str, object] = {
+        "detectors": list(config.detectors),
+        "epochs": config.train.epochs,
+        "target_fpr": config.fusion.target_fpr,
+        "operating_point": config.fusion.operating_point,
+        "registered_model": config.promote.registered_model,
+        "seed": config.seed,
+    }
+    return {**settings, **arguments}
 
 
 def run_compiled(
