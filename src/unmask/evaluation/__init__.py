@@ -1,0 +1,1 @@
+"""The numbers that people decide on: figures on test with intervals, robustness, and the report."""

@@ -1,0 +1,147 @@
+"""The stage `evaluate`: measure everything on test, damage it, and write the report. Nothing is chosen here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unmask import metrics
+from unmask.config import EvaluateConfig
+from unmask.evaluation.cautions import cautions
+from unmask.evaluation.figures import as_measured, measure, measure_frames, measure_slices
+from unmask.evaluation.inputs import Inputs, load_inputs
+from unmask.evaluation.report import render_html, render_markdown
+from unmask.evaluation.results import HEADLINE, Results
+from unmask.evaluation.robustness import measure_robustness
+from unmask.evaluation.wording import full
+from unmask.schemas import ROBUSTNESS, EvaluationInfo, StageOutcome, new_directory, write_table
+
+logger = logging.getLogger(__name__)
+REPORT_FILE = "report.html"
+SUMMARY_FILE = "summary.md"
+MAX_MESSAGES = 6
+
+
+def run_evaluate(
+    dataset: Path,
+    faces: Path,
+    features: Path,
+    trained: Sequence[Path],
+    ensemble: Path,
+    fusion: Path,
+    out: Path,
+    config: EvaluateConfig,
+    seed: int,
+) -> StageOutcome:
+    """Measure detectors, ensemble and fusion on the test split, and write the report.
+
+    Args:
+        dataset: Folder of `unmask ingest`.
+        faces: Folder of face crops of `unmask extract`.
+        features: Folder of features of `unmask extract`.
+        trained: Folders of `unmask train`.
+        ensemble: Folder of `unmask ensemble`.
+        fusion: Folder of `unmask fuse`.
+        out: Gets ``metrics.json``, ``robustness.parquet``, ``report.html`` and ``summary.md``.
+        config: Settings.
+        seed: Of resamples, noise, and the draw of samples for the robustness table.
+
+    Returns:
+        The figures, the ROC curve and the confusion matrix of the headline system, and sentences for the user.
+
+    Raises:
+        ContractError: A file of an earlier stage is missing or broken.
+        InputError: The folders do not belong together.
+    """
+    inputs = load_inputs(dataset, faces, features, trained, ensemble, fusion)
+    results = measure_all(inputs, config, seed)
+    info = document_of(results)
+    with new_directory(out) as folder:
+        info.save(folder / "metrics.json")
+        write_table(folder / "robustness.parquet", results.robustness.table, ROBUSTNESS)
+        (folder / REPORT_FILE).write_text(render_html(results, config, seed), encoding="utf-8")
+        (folder / SUMMARY_FILE).write_text(render_markdown(results, config, seed), encoding="utf-8")
+    return _outcome(results, info, out)
+
+
+def measure_all(inputs: Inputs, config: EvaluateConfig, seed: int) -> Results:
+    """Make all measurements.
+
+    Args:
+        inputs: Everything that the earlier stages wrote.
+        config: Settings.
+        seed: Of everything random.
+
+    Returns:
+        The findings.
+    """
+    systems = inputs.systems()
+    headline = next(system for system in systems if system.name == HEADLINE)
+    threshold = inputs.operating_point.threshold
+    # Every system meets the same resamples, as far as it scored the same samples.
+    video = {s.name: measure(s, threshold, np.random.default_rng([seed, 0]), config.resamples) for s in systems}
+    frame = {
+        detector.info.name: measure_frames(detector, threshold, np.random.default_rng([seed, 0]), config.resamples)
+        for detector in inputs.detectors
+    }
+    rng = np.random.default_rng([seed, 3])
+    return Results(
+        inputs=inputs,
+        systems=systems,
+        video=video,
+        frame=frame,
+        slices=measure_slices(headline, inputs.samples, threshold, rng, config.resamples),
+        confusion=metrics.confusion(headline.labels, headline.probabilities, threshold),
+        points=[as_measured(point, headline) for point in inputs.fusion.operating_points.values()],
+        unscored=inputs.unscored(),
+        robustness=measure_robustness(inputs, config, seed),
+    )
+
+
+def document_of(results: Results) -> EvaluationInfo:
+    """Put the findings into the form of ``metrics.json``."""
+    return EvaluationInfo(
+        dataset_version=results.inputs.dataset.version,
+        headline=HEADLINE,
+        video=results.video,
+        frame=results.frame,
+        slices=results.slices,
+        confusion=results.confusion,
+        operating_point=results.point,
+        n_scored=len(results.headline.labels),
+        n_unscored=results.unscored,
+        warnings=cautions(results),
+    )
+
+
+def _outcome(results: Results, info: EvaluationInfo, out: Path) -> StageOutcome:
+    numbers: dict[str, float | None] = {}
+    for system, figures in info.video.items():
+        numbers |= {f"{system}_{name}": estimate.value for name, estimate in figures.items()}
+    auc, point = info.video[HEADLINE]["roc_auc"], info.operating_point
+    numbers |= {
+        f"{HEADLINE}_roc_auc_low": auc.low,
+        f"{HEADLINE}_roc_auc_high": auc.high,
+        "threshold": point.threshold,
+        "true_positive_rate": point.tpr.value,
+        "false_positive_rate": point.fpr.value,
+        "n_scored": float(info.n_scored),
+        "n_unscored": float(sum(info.n_unscored.values())),
+    }
+    headline = results.headline
+    messages = (
+        f"ROC AUC of {HEADLINE} on test: {full(auc)}",
+        f"At the threshold {point.threshold:.3f}: fakes found {full(point.tpr, '%')}, "
+        f"false alarms {full(point.fpr, '%')}",
+        *(f"Doubt: {warning}" for warning in info.warnings[:MAX_MESSAGES]),
+        f"Report: {out / REPORT_FILE}",
+    )
+    return StageOutcome(
+        metrics={name: float(value) for name, value in numbers.items() if value is not None},
+        messages=messages,
+        roc=metrics.roc_points(headline.labels, headline.probabilities) or None,
+        confusion=info.confusion,
+    )

@@ -1,0 +1,272 @@
+"""The figures of an evaluation: every system, every slice, with intervals. Measured on test, nothing is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmask import metrics
+from unmask.ensemble.apply import sigmoid
+from unmask.evaluation.inputs import SystemScores, TrainedDetector, groups_of
+from unmask.schemas import Estimate, OperatingPoint
+
+ECE_BINS = 15
+LOW_FPR = 0.05
+NO_SPREAD = "no interval: every resample gave the same value, which shows few mistakes and not certainty"
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """What a figure is called and how to read it.
+
+    Attributes:
+        title: Its name.
+        meaning: What it says, in plain words.
+        better: Which direction is better; ``none`` for a yardstick.
+        thresholded: Whether it depends on the operating point.
+        unit: How it is written.
+    """
+
+    title: str
+    meaning: str
+    better: Literal["higher", "lower", "none"]
+    thresholded: bool = False
+    unit: Literal["", "%"] = ""
+
+
+FIGURES: Mapping[str, FigureSpec] = MappingProxyType(
+    {
+        "roc_auc": FigureSpec(
+            "ROC AUC", "chance that a fake gets a higher score than a real; 0.5 is guessing", "higher"
+        ),
+        "pr_auc": FigureSpec("PR AUC", "average precision; guessing gives the share of fakes", "higher"),
+        "eer": FigureSpec("EER", "error rate where both kinds of error are equally frequent", "lower", unit="%"),
+        "tpr_at_fpr05": FigureSpec(
+            "TPR at FPR 5 %", "share of fakes found while at most 5 % of reals are called fake", "higher", unit="%"
+        ),
+        "accuracy": FigureSpec("Accuracy", "share of right verdicts", "higher", True, "%"),
+        "precision": FigureSpec("Precision", "share of fakes among what was called fake", "higher", True, "%"),
+        "recall": FigureSpec("Recall", "share of fakes that were called fake", "higher", True, "%"),
+        "f1": FigureSpec("F1", "harmonic mean of precision and recall", "higher", True),
+        "brier": FigureSpec("Brier", "mean squared error of the probability; 0.25 is always saying 0.5", "lower"),
+        "nll": FigureSpec("NLL", "mean surprise in nats; 0.69 is always saying 0.5", "lower"),
+        "ece": FigureSpec("ECE", "mean gap between stated probability and observed share of fakes", "lower"),
+        "ece_if_calibrated": FigureSpec(
+            "ECE if calibrated", "what the ECE would be by chance with perfect probabilities on so many samples", "none"
+        ),
+    }
+)
+
+
+def measure(scores: SystemScores, threshold: float, rng: np.random.Generator, resamples: int) -> dict[str, Estimate]:
+    """Measure all figures of one system.
+
+    Args:
+        scores: Its probabilities on test.
+        threshold: Fake if the probability is at least this; chosen earlier, on calib.
+        rng: Source of the resamples.
+        resamples: How many, drawn by group.
+
+    Returns:
+        Name in `FIGURES` to estimate, in that order. Undefined figures have the value None and their n.
+    """
+    chosen: dict[str, metrics.Metric] = {
+        "roc_auc": metrics.roc_auc,
+        "pr_auc": metrics.pr_auc,
+        "eer": metrics.equal_error_rate,
+        "tpr_at_fpr05": partial(metrics.tpr_at_fpr, max_fpr=LOW_FPR),
+        "accuracy": partial(metrics.accuracy, threshold=threshold),
+        "precision": partial(metrics.precision, threshold=threshold),
+        "recall": partial(metrics.recall, threshold=threshold),
+        "f1": partial(metrics.f1, threshold=threshold),
+        "brier": metrics.brier,
+        "nll": metrics.negative_log_likelihood,
+        "ece": partial(metrics.expected_calibration_error, bins=ECE_BINS),
+    }
+    found = bootstrap(chosen, scores.labels, scores.probabilities, scores.groups, rng, resamples)
+    found |= _of_proportions(found, scores.labels, scores.probabilities, threshold)
+    found["ece"] = _centred_ece(found["ece"], scores, rng, resamples)
+    found["ece_if_calibrated"] = metrics.calibration_error_if_perfect(scores.probabilities, rng=rng, bins=ECE_BINS)
+    return found
+
+
+def measure_frames(
+    detector: TrainedDetector, threshold: float, rng: np.random.Generator, resamples: int
+) -> dict[str, Estimate]:
+    """Measure a detector frame by frame; resamples draw whole groups, because frames of a clip are alike.
+
+    Args:
+        detector: With its test frames.
+        threshold: As for videos.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    Returns:
+        As `measure`, with n counting frames.
+    """
+    rows = detector.frames
+    scores = SystemScores(
+        detector.info.name,
+        "detector",
+        rows["sample_id"].to_numpy(object),
+        rows["label"].to_numpy(np.int64),
+        sigmoid(rows["logit"].to_numpy(np.float64) / detector.temperature),
+        groups_of(rows),
+    )
+    return measure(scores, threshold, rng, resamples)
+
+
+def measure_slices(
+    scores: SystemScores, samples: pd.DataFrame, threshold: float, rng: np.random.Generator, resamples: int
+) -> dict[str, dict[str, Estimate]]:
+    """Measure parts of the test split: each manipulation against all reals, each source and compression by itself.
+
+    A manipulation has no reals of its own, so its fakes meet all reals of test. A source or a compression is compared
+    within itself, because between them a detector can score by the look of the source.
+
+    Args:
+        scores: The headline system.
+        samples: Rows of SAMPLES.
+        threshold: Chosen earlier, on calib.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    Returns:
+        ``manipulation=…``, ``source=…``, ``compression=…`` to ``roc_auc``, ``tpr`` and ``fpr``, undefined where the
+        part has one class only.
+    """
+    about = samples.set_index("sample_id").reindex(scores.sample_ids)
+    parts: dict[str, NDArray[np.bool_]] = {}
+    for column in ("manipulation", "source", "compression"):
+        values = about[column].fillna("unknown").to_numpy(object)
+        against = (scores.labels == 0) if column == "manipulation" else np.zeros(len(values), bool)
+        relevant = values[scores.labels == 1] if column == "manipulation" else values
+        for value in sorted(set(relevant)):
+            own = (values == value) & ((scores.labels == 1) | (column != "manipulation"))
+            parts[f"{column}={value}"] = own | against
+    return {name: _measure_part(scores, rows, threshold, rng, resamples) for name, rows in parts.items()}
+
+
+def _measure_part(
+    scores: SystemScores, rows: NDArray[np.bool_], threshold: float, rng: np.random.Generator, resamples: int
+) -> dict[str, Estimate]:
+    labels, probabilities = scores.labels[rows], scores.probabilities[rows]
+    found = bootstrap({"roc_auc": metrics.roc_auc}, labels, probabilities, scores.groups[rows], rng, resamples)
+    fpr, tpr = rates_at(labels, probabilities, threshold)
+    return {**found, "tpr": tpr, "fpr": fpr}
+
+
+def rates_at(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float
+) -> tuple[Estimate, Estimate]:
+    """Measure false and true positive rate at a threshold, with exact intervals.
+
+    Args:
+        labels: ``(N,)``, 0 real and 1 fake.
+        probabilities: ``(N,)``.
+        threshold: Fake if the probability is at least this.
+
+    Returns:
+        False positive rate (n counts reals) and true positive rate (n counts fakes), Clopper-Pearson.
+    """
+    (tn, fp), (fn, tp) = metrics.confusion(labels, probabilities, threshold)
+    return metrics.clopper_pearson(fp, tn + fp), metrics.clopper_pearson(tp, fn + tp)
+
+
+def as_measured(point: OperatingPoint, scores: SystemScores) -> OperatingPoint:
+    """Take an operating point that was chosen on calib and measure it on test.
+
+    Args:
+        point: Name and threshold.
+        scores: The system that it belongs to.
+
+    Returns:
+        The same name and threshold, with the rates of test.
+    """
+    fpr, tpr = rates_at(scores.labels, scores.probabilities, point.threshold)
+    note = "threshold chosen on calib, rates measured on test"
+    return point.model_copy(update={"fpr": fpr, "tpr": tpr, "note": f"{point.note}; {note}" if point.note else note})
+
+
+def bootstrap(
+    chosen: Mapping[str, metrics.Metric],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    groups: NDArray[np.object_],
+    rng: np.random.Generator,
+    resamples: int,
+) -> dict[str, Estimate]:
+    """Estimate figures of one system, with no samples and no spread told apart from certainty.
+
+    Args:
+        chosen: Name to figure.
+        labels: ``(N,)``, 0 real and 1 fake.
+        probabilities: ``(N,)``.
+        groups: ``(N,)``; what shares one is drawn together.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    Returns:
+        Name to estimate.
+    """
+    if not len(labels):
+        return {name: Estimate(value=None, n=0, method="no samples") for name in chosen}
+    found = metrics.bootstrap_estimates(chosen, labels, {"system": probabilities}, groups, rng=rng, resamples=resamples)
+    return {name: _without_false_certainty(estimate) for name, estimate in found["system"].items()}
+
+
+def _without_false_certainty(estimate: Estimate) -> Estimate:
+    """Drop an interval of no width: with few samples and no mistake, all resamples agree, and prove nothing."""
+    if estimate.low is None or estimate.high is None or estimate.low < estimate.high:
+        return estimate
+    return estimate.model_copy(update={"low": None, "high": None, "method": NO_SPREAD})
+
+
+def _of_proportions(
+    found: Mapping[str, Estimate],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    threshold: float,
+) -> dict[str, Estimate]:
+    """Give proportions their true n, and those of exactly 0 or 1 the exact interval that the bootstrap cannot give."""
+    if not len(labels):
+        return {}
+    (tn, fp), (fn, tp) = metrics.confusion(labels, probabilities, threshold)
+    n_fakes = fn + tp
+    counts: Sequence[tuple[str, int, int]] = (
+        ("accuracy", tn + tp, len(labels)),
+        ("precision", tp, tp + fp),
+        ("recall", tp, n_fakes),
+        ("tpr_at_fpr05", round((found["tpr_at_fpr05"].value or 0) * n_fakes), n_fakes),
+    )
+    return {name: _of_proportion(found[name], hits, trials) for name, hits, trials in counts}
+
+
+def _of_proportion(estimate: Estimate, hits: int, trials: int) -> Estimate:
+    if estimate.value is None or estimate.low is not None:
+        return estimate.model_copy(update={"n": trials})
+    return metrics.clopper_pearson(hits, trials)
+
+
+def _centred_ece(estimate: Estimate, scores: SystemScores, rng: np.random.Generator, resamples: int) -> Estimate:
+    """Shift the resampled errors by their bias: a resample repeats samples, which alone makes its bins less even.
+
+    Without the shift the interval lies above the error that it belongs to.
+    """
+    if estimate.value is None or estimate.low is None:
+        return estimate
+    chosen = [partial(metrics.expected_calibration_error, bins=ECE_BINS)]
+    values = metrics.bootstrap_values(
+        chosen, scores.labels, scores.probabilities, scores.groups, rng=rng, resamples=resamples
+    ).ravel()
+    centred = np.maximum(values - np.nanmean(values) + estimate.value, 0)
+    n_groups = len(set(scores.groups))
+    method = f"cluster bootstrap over {n_groups} groups, shifted by its bias"
+    return metrics.percentile_estimate(estimate.value, centred, estimate.n, method, estimate.confidence)

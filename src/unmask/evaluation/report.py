@@ -1,0 +1,382 @@
+"""The report: one HTML file that needs nothing else, and a short Markdown summary."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unmask import __version__
+from unmask.config import EvaluateConfig
+from unmask.evaluation import drawings
+from unmask.evaluation.charts import Axis, Chart, share_axis
+from unmask.evaluation.figures import FIGURES
+from unmask.evaluation.mistakes import hardest_mistakes, place_of
+from unmask.evaluation.results import Results
+from unmask.evaluation.summary import noun, summarise
+from unmask.evaluation.wording import Unit, full, interval, number, readable, tied
+from unmask.features import CATALOGUE
+from unmask.schemas import DetectorInfo, Estimate
+
+MAX_FAILURES = 200
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "torch",
+    "timm",
+    "scikit-learn",
+    "optuna",
+    "av",
+    "opencv-python-headless",
+)
+SPLITS = ("train", "val", "calib", "test")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        caption: What it shows.
+        headers: Of the columns.
+        rows: Of cells.
+    """
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def render_html(results: Results, config: EvaluateConfig, seed: int) -> str:
+    """Write the report.
+
+    Args:
+        results: The findings.
+        config: Of the stage.
+        seed: Of the stage.
+
+    Returns:
+        An HTML document without references to anything outside it.
+    """
+    environment = _environment(autoescape=True)
+    environment.filters |= {"estimate": estimate_html, "inline": inline_html, "tied": tied}
+    return environment.get_template("report.html").render(**_context(results, config, seed))
+
+
+def render_markdown(results: Results, config: EvaluateConfig, seed: int) -> str:
+    """Write the summary.
+
+    Args:
+        results: The findings.
+        config: Of the stage.
+        seed: Of the stage.
+
+    Returns:
+        Markdown text.
+    """
+    environment = _environment(autoescape=False)
+    environment.filters["md"] = escape_markdown
+    text = environment.get_template("summary.md").render(
+        summary=summarise(results),
+        results=results,
+        figures=FIGURES,
+        full=full,
+        readable=readable,
+        versions=_versions(),
+        seed=seed,
+        resamples=config.resamples,
+    )
+    return text.rstrip() + "\n"
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    # Escaping is off for Markdown only, where the filter `md` does it.
+    environment = Environment(
+        loader=PackageLoader("unmask.evaluation"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["readable"] = readable
+    return environment
+
+
+def escape_markdown(text: object) -> str:
+    """Keep text from being read as HTML, as a table, or as emphasis by a Markdown renderer."""
+    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_|[]":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return " ".join(escaped.split())
+
+
+def estimate_html(estimate: Estimate, unit: Unit = "") -> Markup:
+    """Write a figure with its interval and n.
+
+    Args:
+        estimate: The figure.
+        unit: ``%`` writes a share as per cent.
+
+    Returns:
+        HTML of one inline element.
+    """
+    return _fill('<b>{value}</b> <span class="ci">{interval}</span> <span class="n">{n}</span>', estimate, unit)
+
+
+def inline_html(estimate: Estimate, unit: Unit = "") -> Markup:
+    """Write a figure within a sentence, its interval and n in brackets.
+
+    Args:
+        estimate: The figure.
+        unit: ``%`` writes a share as per cent.
+
+    Returns:
+        HTML of one inline element.
+    """
+    return _fill('<b>{value}</b> (<span class="ci">{interval}</span>, <span class="n">{n}</span>)', estimate, unit)
+
+
+def _fill(template: str, estimate: Estimate, unit: Unit) -> Markup:
+    inside = Markup(template).format(
+        value=tied(number(estimate.value, unit)), interval=tied(interval(estimate, unit)), n=tied(f"n = {estimate.n}")
+    )
+    return Markup('<span class="estimate" title="{}">{}</span>').format(estimate.method, inside)
+
+
+def _context(results: Results, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    alarms, missed = hardest_mistakes(results)
+    return {
+        "summary": summarise(results),
+        "results": results,
+        "inputs": results.inputs,
+        "figures": FIGURES,
+        "readable": readable,
+        "n_test": noun(results, len(results.headline.labels)),
+        "data_tables": _data_tables(results),
+        "training": [(one.info, drawings.training(one.info)) for one in results.inputs.detectors],
+        "ranking": _ranking_charts(results),
+        "probability": _probability_charts(results),
+        "candidates": _candidates(results),
+        "slices": _slice_charts(results),
+        "damage": drawings.robustness(results.robustness.table, [system.name for system in results.systems]),
+        "catalogue": CATALOGUE,
+        "input_title": input_title,
+        "importance": _importance(results),
+        "alarms": alarms,
+        "missed": missed,
+        "failures": _failures(results),
+        "training_table": _training_table(results),
+        "configuration": _configuration(results, config, seed),
+        "versions": _versions(),
+    }
+
+
+def _ranking_charts(results: Results) -> list[Chart]:
+    named = {name: figures["roc_auc"] for name, figures in results.video.items()}
+    return [
+        drawings.roc(results.systems, results.video, results.point),
+        drawings.precision_recall(results.systems, results.video),
+        drawings.estimates(
+            "ROC AUC by system",
+            "Overlapping intervals do not prove that two systems are equal, nor do apart ones say why they differ.",
+            named,
+            share_axis("ROC AUC"),
+            reference=0.5,
+        ),
+    ]
+
+
+def _probability_charts(results: Results) -> list[Chart]:
+    if not len(results.headline.labels):
+        return []
+    return [
+        drawings.reliability(results.headline, results.video["fusion"]),
+        drawings.histogram(results.headline, results.point.threshold),
+        drawings.thresholds(results.headline, results.points, results.point.name),
+    ]
+
+
+def _candidates(results: Results) -> Chart | None:
+    candidates = results.inputs.ensemble.candidates
+    if not candidates:
+        return None
+    return drawings.estimates(
+        "Ways to weigh the networks, on calib",
+        "Cross-validated on the calibration split, not on test.",
+        {readable(name): estimate for name, estimate in candidates.items()},
+        share_axis("ROC AUC"),
+        reference=0.5,
+        style=2,
+    )
+
+
+def _slice_charts(results: Results) -> list[Chart]:
+    explained = {
+        "manipulation": "Fakes of each kind against all reals of test.",
+        "source": "Each source by itself; undefined where it holds one class only.",
+        "compression": "Each compression by itself; undefined where it holds one class only.",
+    }
+    charts = []
+    for column, caption in explained.items():
+        parts = {
+            name.partition("=")[2]: figures for name, figures in results.slices.items() if name.startswith(f"{column}=")
+        }
+        if not parts or (len(parts) == 1 and column != "manipulation"):
+            continue
+        auc = {name: figures["roc_auc"] for name, figures in parts.items()}
+        charts.append(drawings.estimates(f"ROC AUC by {column}", caption, auc, share_axis("ROC AUC"), reference=0.5))
+        found = {name: figures["tpr"] for name, figures in parts.items() if figures["tpr"].n}
+        axis = Axis("fakes found at the threshold in use", 0, 1, (0, 0.25, 0.5, 0.75, 1), percent=True)
+        if found:
+            text = "Share of fakes that are called fake, with exact intervals; n counts fakes."
+            charts.append(drawings.estimates(f"Fakes found by {column}", text, found, axis, style=1))
+    return charts
+
+
+def _importance(results: Results) -> Chart | None:
+    shares = results.inputs.fusion.importance
+    if not shares or not results.inputs.fusion.used:
+        return None
+    fusion = results.inputs.fusion
+    signs = dict(zip(fusion.inputs, fusion.coefficients, strict=True))
+    return drawings.importance(shares, signs, {name: input_title(name) for name in shares})
+
+
+def input_title(name: str) -> str:
+    """Name an input of fusion for a reader.
+
+    Args:
+        name: ``ensemble``, a feature, or ``missing:<feature>``.
+
+    Returns:
+        For example ``Sharpness (quality.blur)``.
+    """
+    if name == "ensemble":
+        return "The networks together"
+    if name.startswith("missing:"):
+        inner = name.partition(":")[2]
+        title = CATALOGUE[inner].title if inner in CATALOGUE else inner
+        return f"{title}: not measurable"
+    return f"{CATALOGUE[name].title} ({name})" if name in CATALOGUE else name
+
+
+def _data_tables(results: Results) -> list[Table]:
+    dataset, samples = results.inputs.dataset, results.inputs.samples
+    splits = [split for split in SPLITS if split in dataset.counts]
+    kinds = [kind for kind in ("real", "fake", "unknown") if any(kind in dataset.counts[split] for split in splits)]
+    counts = tuple(
+        (split, *(str(dataset.counts[split].get(kind, 0)) for kind in kinds), str(dataset.groups.get(split, 0)))
+        for split in splits
+    )
+    usable = samples.dropna(subset=["split"])
+    kind = usable["label"].map({0: "real", 1: "fake"}).fillna("unknown")
+    by_manipulation = pd.crosstab(usable["manipulation"].fillna(kind), usable["split"])
+    by_source = pd.crosstab(usable["source"], kind)
+    by_compression = pd.crosstab(usable["compression"].fillna("unknown"), kind)
+    by_modality = pd.crosstab(usable["modality"].fillna("unknown"), kind)
+    return [
+        Table("Samples and independent groups in each split", ("split", *kinds, "groups"), counts),
+        _cross("By manipulation and split", "manipulation", by_manipulation, SPLITS),
+        _cross("By source", "source", by_source, kinds),
+        _cross("By compression", "compression", by_compression, kinds),
+        _cross("By kind of media", "media", by_modality, kinds),
+    ]
+
+
+def _cross(caption: str, first: str, table: pd.DataFrame, columns: tuple[str, ...] | list[str]) -> Table:
+    shown = [name for name in columns if name in table.columns]
+    rows = tuple((str(name), *(str(int(row[column])) for column in shown)) for name, row in table.iterrows())
+    return Table(caption, (first, *shown), rows)
+
+
+def _failures(results: Results) -> tuple[Table, int]:
+    """List what could not be used, from ingest and from extraction, and count what the list leaves out."""
+    records = results.inputs.failed().to_dict("records")
+    rows = [(row["stage"], place_of(results.inputs, row), *_reason(row["reason"])) for row in records]
+    rows.sort()
+    shown = tuple(rows[:MAX_FAILURES])
+    return Table("Files that could not be used", ("stage", "file", "reason", "what was seen"), shown), len(rows)
+
+
+def _reason(reason: object) -> tuple[str, str]:
+    code, _, sentence = (reason if isinstance(reason, str) else "unknown").partition(":")
+    return readable(code.strip()), sentence.strip()
+
+
+def _configuration(results: Results, config: EvaluateConfig, seed: int) -> list[tuple[str, Mapping[str, Any]]]:
+    inputs = results.inputs
+    general = {
+        "data set": inputs.dataset.name,
+        "data set version": inputs.dataset.version,
+        "extractor version": inputs.extraction.extractor_version,
+        "seed": seed,
+    }
+    ensemble = {
+        "method": inputs.ensemble.method,
+        "weights": _pairs(inputs.ensemble.detectors, inputs.ensemble.weights),
+        "temperatures of the networks": _pairs(inputs.ensemble.detectors, inputs.ensemble.temperatures),
+        "temperature of the combination": f"{inputs.ensemble.temperature:.4g}",
+        "agreement threshold": inputs.ensemble.agreement_threshold,
+    }
+    return [
+        ("Run", general),
+        ("Evaluation", {name: _plain(value) for name, value in config.model_dump(mode="json").items()}),
+        ("Ensemble", ensemble),
+        ("Fusion", {"used": _plain(inputs.fusion.used), "decision": inputs.fusion.decision}),
+    ]
+
+
+def _training_table(results: Results) -> Table:
+    """Put the settings of all networks beside each other."""
+    infos = [one.info for one in results.inputs.detectors]
+    facts = [_training_facts(info) for info in infos]
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    rows = tuple((readable(name), *(_plain(one.get(name)) for one in facts)) for name in names)
+    return Table("Training of the networks", ("setting", *(info.name for info in infos)), rows)
+
+
+def _training_facts(info: DetectorInfo) -> dict[str, Any]:
+    settings = {name: value for name, value in info.config.items() if name != "models"}
+    return {
+        "architecture": info.architecture,
+        "parameters": f"{info.n_parameters:,}".replace(",", " "),
+        "input": f"{info.preprocessing.size_px} px",
+        "trained on": info.device,
+        "training time": f"{info.train_seconds:.0f} s",
+        "weights SHA-256": f"{info.weights_sha256[:16]}…",
+        **settings,
+        **{f"version of {name}": version for name, version in sorted(info.versions.items())},
+    }
+
+
+def _plain(value: object) -> str:
+    """Write a setting as a person would."""
+    if value is None or value in ({}, [], ""):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(readable(str(item)) for item in value)
+    return str(value)
+
+
+def _pairs(names: list[str], values: list[float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
+
+
+def _versions() -> dict[str, str]:
+    found = {"unmask": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,65 @@
+"""What an evaluation found, in the form that sentences, charts and files are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unmask.evaluation.inputs import Inputs, SystemScores
+from unmask.evaluation.robustness import Robustness
+from unmask.schemas import Estimate, OperatingPoint
+
+HEADLINE = "fusion"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The findings on test.
+
+    Attributes:
+        inputs: What was evaluated.
+        systems: Each detector, the ensemble, fusion.
+        video: System to figure to estimate, one score a sample.
+        frame: Detector to figure to estimate, one score a frame.
+        slices: Part of test to figure to estimate, of the headline system.
+        confusion: ``((TN, FP), (FN, TP))`` of the headline at the default operating point.
+        points: The operating points, as measured on test.
+        unscored: Reason to number of test samples without a figure.
+        robustness: What is left after damage.
+    """
+
+    inputs: Inputs
+    systems: list[SystemScores]
+    video: dict[str, dict[str, Estimate]]
+    frame: dict[str, dict[str, Estimate]]
+    slices: dict[str, dict[str, Estimate]]
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+    points: list[OperatingPoint]
+    unscored: dict[str, int]
+    robustness: Robustness
+
+    @property
+    def headline(self) -> SystemScores:
+        """The system whose figures lead."""
+        return next(system for system in self.systems if system.name == HEADLINE)
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The default operating point, as measured on test."""
+        return next(point for point in self.points if point.name == self.inputs.fusion.default_operating_point)
+
+    @property
+    def n_reals(self) -> int:
+        """Scored reals of test."""
+        return int(np.sum(self.headline.labels == 0))
+
+    @property
+    def n_fakes(self) -> int:
+        """Scored fakes of test."""
+        return int(np.sum(self.headline.labels == 1))
+
+    @property
+    def n_groups(self) -> int:
+        """Independent groups among the scored samples of test."""
+        return len(set(self.headline.groups))

@@ -1,0 +1,202 @@
+"""The summary that leads the report: what a person needs in order to decide, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unmask.evaluation.cautions import cautions
+from unmask.evaluation.results import Results
+from unmask.evaluation.wording import count, full, interval, listing, number, readable
+from unmask.schemas import Estimate
+
+NOUNS = {"video": "video", "image": "image", "audio": "recording"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large type.
+
+    Attributes:
+        title: What it is.
+        value: The figure.
+        interval: Its interval.
+        n: What it rests on.
+        meaning: How to read it.
+    """
+
+    title: str
+    value: str
+    interval: str
+    n: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The lead of the report.
+
+    Attributes:
+        verdict: One sentence.
+        tone: good, weak or bad; colours the verdict.
+        tiles: The figures that decide.
+        answers: Question and answer.
+        doubts: What to doubt.
+    """
+
+    verdict: str
+    tone: str
+    tiles: list[Tile]
+    answers: list[tuple[str, str]]
+    doubts: list[str]
+
+
+def summarise(results: Results) -> Summary:
+    """Write the summary.
+
+    Args:
+        results: The findings.
+
+    Returns:
+        Sentences and tiles.
+    """
+    verdict, tone = _verdict(results)
+    answers = [
+        ("What is it?", _what(results)),
+        ("How good is it?", _quality(results)),
+        ("When does it say fake?", _threshold(results)),
+        ("What could it not score?", _unscored(results)),
+        ("Does it survive damage?", _damage(results)),
+    ]
+    return Summary(verdict, tone, _tiles(results), answers, cautions(results))
+
+
+def noun(results: Results, n: int) -> str:
+    """Name n test samples: ``12 videos``, ``3 images``, or ``8 files`` when the modalities are mixed."""
+    samples = results.inputs.samples
+    modalities = set(samples.loc[samples["split"] == "test", "modality"].dropna())
+    one = NOUNS.get(str(next(iter(modalities))), "file") if len(modalities) == 1 else "file"
+    return count(n, one)
+
+
+def _verdict(results: Results) -> tuple[str, str]:
+    auc = results.video["fusion"]["roc_auc"]
+    if auc.value is None:
+        return "Its quality cannot be measured: the test split lacks one of the classes.", "bad"
+    shown = f"ROC AUC {number(auc.value)}, 95 % interval {interval(auc)}, on {noun(results, auc.n)}"
+    if auc.low is None or auc.high is None:
+        return f"There are too few test samples to say how good it is: {shown}.", "bad"
+    if auc.high < 0.5:
+        return f"It ranks worse than guessing: {shown}.", "bad"
+    if auc.low <= 0.5:
+        return f"It cannot be told from guessing: {shown}.", "bad"
+    if auc.low < 0.8:
+        return f"It is better than guessing, but not by a safe margin: {shown}.", "weak"
+    return f"It tells fakes from reals well on data like these: {shown}.", "good"
+
+
+def _what(results: Results) -> str:
+    inputs = results.inputs
+    names = [detector.info.name for detector in inputs.detectors]
+    n_features = sum("." in name and not name.startswith("missing:") for name in inputs.fusion.inputs)
+    combined = f", combined with {count(n_features, 'forensic feature')}" if inputs.fusion.used else ""
+    trained = inputs.dataset.counts.get("train", {})
+    return (
+        f"A detector of manipulated media made of {count(len(names), 'neural network')} ({listing(names)}){combined}. "
+        f"It was trained on {trained.get('real', 0)} reals and {trained.get('fake', 0)} fakes of "
+        f"“{inputs.dataset.name}”, calibrated on others, and judged here on test samples of people and source clips "
+        f"that it had never seen. How it does on other kinds of media is not measured here."
+    )
+
+
+def _quality(results: Results) -> str:
+    figures = results.video["fusion"]
+    auc = figures["roc_auc"]
+    if auc.value is None:
+        return "That cannot be said: there are no reals or no fakes with a score in the test split."
+    text = (
+        f"A fake gets a higher score than a real in {number(auc.value, '%')} of pairs "
+        f"({interval(auc, '%')}, n = {auc.n}; guessing gives 50 %)."
+    )
+    ece, chance = figures["ece"], figures["ece_if_calibrated"]
+    if ece.value is not None and chance.high is not None:
+        verdict = "no more than chance explains" if ece.value <= chance.high else "more than chance explains"
+        text += f" Stated probabilities are off by {full(ece)} on average, {verdict} ({interval(chance)})."
+    ensemble = results.inputs.ensemble
+    uncertain = results.inputs.fusion_rows["agreement"].dropna() < ensemble.agreement_threshold
+    if len(ensemble.detectors) > 1 and len(uncertain):
+        text += (
+            f" The networks disagree (less than {number(ensemble.agreement_threshold, '%')} on one side) on "
+            f"{int(uncertain.sum())} of {noun(results, len(uncertain))}; those verdicts are called uncertain."
+        )
+    return text
+
+
+def _threshold(results: Results) -> str:
+    point = results.point
+    return (
+        f"When the probability is {point.threshold:.3f} or more (operating point “{readable(point.name)}”, chosen on "
+        f"the calibration split). On test this found {_of(point.tpr, 'fake')} and raised a false alarm for "
+        f"{_of(point.fpr, 'real')}."
+    )
+
+
+def _of(estimate: Estimate, one: str) -> str:
+    if estimate.value is None:
+        return f"0 of 0 {one}s (undefined)"
+    hits = round(estimate.value * estimate.n)
+    return (
+        f"{hits} of {count(estimate.n, one)} ({number(estimate.value, '%')}, 95 % interval {interval(estimate, '%')})"
+    )
+
+
+def _unscored(results: Results) -> str:
+    unscored = results.unscored
+    n_test = len(results.headline.labels) + sum(unscored.values())
+    failed = sum(results.inputs.dataset.failed.values())
+    before = f" {count(failed, 'file')} failed before the splits were made and belong to none." if failed else ""
+    if not unscored:
+        return f"Nothing: all {noun(results, n_test)} of the test split have a score.{before}"
+    reasons = listing([f"{readable(code)} ({n})" for code, n in unscored.items()])
+    return (
+        f"{sum(unscored.values())} of {noun(results, n_test)} of the test split: {reasons}. They are left out of every "
+        f"figure; in use, such a file gets no verdict rather than a guess.{before}"
+    )
+
+
+def _damage(results: Results) -> str:
+    table = results.robustness.table
+    rows = table.loc[(table["system"] == "ensemble") & (table["metric"] == "roc_auc")].dropna(subset=["value"])
+    clean, damaged = rows.loc[rows["severity"] == 0], rows.loc[rows["severity"] > 0]
+    if clean.empty or damaged.empty:
+        return "That was not measured."
+    records = [*clean.to_dict("records"), *damaged.to_dict("records")]
+    worst = min(records[1:], key=lambda row: float(row["value"]))
+    first, last = (f"{row['value']:.3f} ({interval(_from_row(row))}, n = {row['n']})" for row in (records[0], worst))
+    return (
+        f"The ROC AUC of the networks together is {first} on undamaged crops and at worst {last} "
+        f"({readable(str(worst['perturbation']))}, severity {worst['severity']} of 5)."
+    )
+
+
+def _from_row(row: Mapping[Hashable, Any]) -> Estimate:
+    low, high = (None if row[name] != row[name] else row[name] for name in ("low", "high"))
+    return Estimate(value=row["value"], low=low, high=high, n=row["n"])
+
+
+def _tiles(results: Results) -> list[Tile]:
+    auc = results.video["fusion"]["roc_auc"]
+    point = results.point
+    n_unscored = sum(results.unscored.values())
+    n_test = len(results.headline.labels) + n_unscored
+    return [
+        Tile("ROC AUC", number(auc.value), interval(auc), f"n = {auc.n}", "0.5 is guessing, 1 is perfect"),
+        _rate("Fakes found", point.tpr, "fake", f"at the threshold {point.threshold:.2f}"),
+        _rate("False alarms", point.fpr, "real", "reals called fake at that threshold"),
+        Tile("Without a score", str(n_unscored), f"of {n_test}", f"n = {n_test}", "test samples in no figure"),
+    ]
+
+
+def _rate(title: str, estimate: Estimate, one: str, meaning: str) -> Tile:
+    return Tile(title, number(estimate.value, "%"), interval(estimate, "%"), f"n = {count(estimate.n, one)}", meaning)
