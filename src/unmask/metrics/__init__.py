@@ -1,5 +1,16 @@
 """Figures of detection with their uncertainty; numpy and scipy only."""
 
+from unmask.metrics.compare import (
+    Comparison,
+    DeLong,
+    McNemar,
+    compare_all,
+    compare_systems,
+    delong,
+    holm,
+    mcnemar,
+    paired_difference,
+)
 from unmask.metrics.figures import (
     Metric,
     accuracy,
@@ -27,6 +38,9 @@ from unmask.metrics.intervals import (
 )
 
 __all__ = [
+    "Comparison",
+    "DeLong",
+    "McNemar",
     "Metric",
     "accuracy",
     "bootstrap_estimate",
@@ -35,12 +49,18 @@ __all__ = [
     "brier",
     "calibration_error_if_perfect",
     "clopper_pearson",
+    "compare_all",
+    "compare_systems",
     "confusion",
+    "delong",
     "equal_error_rate",
     "expected_calibration_error",
     "f1",
     "false_positive_rate",
+    "holm",
+    "mcnemar",
     "negative_log_likelihood",
+    "paired_difference",
     "percentile_estimate",
     "pr_auc",
     "precision",
