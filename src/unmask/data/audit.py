@@ -6,6 +6,7 @@ figure by learning that, and fails on the first file from elsewhere. This audit 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,10 @@ from unmask.schemas import Estimate
 Floats = NDArray[np.float64]
 
 FOLDS = 5
-TREES = 50
+REPEATS = 3  # divisions into folds; a single one is luck in a small set
+BINS = 8  # of a field; a field with no more values than that gets one for each
 MAX_SAMPLES = 10_000  # of whole groups; more would sharpen the interval, not the message
-SAMPLES_OF_REPEATS = 2000  # small sets are cross-validated several times, because one division into folds is luck
-MAX_REPEATS = 3
 RESAMPLES = 1000
-MAX_CATEGORIES = 20
 # A single field is named in a warning if it alone tells the classes apart at least this well.
 NAMED_AUC = 0.6
 MAX_NAMED = 3
@@ -36,7 +35,7 @@ class MetadataAudit:
 
     Attributes:
         auc: Of the classifier, cross-validated by group, with an interval.
-        fields: Field to the AUC of that field alone, at least .5, the highest first.
+        fields: Field to the cross-validated AUC of a classifier that sees only this field, the highest first.
         warnings: In plain words, if the AUC is above the limit.
     """
 
@@ -48,8 +47,8 @@ class MetadataAudit:
 def audit_metadata(samples: pd.DataFrame, limit: float, rng: np.random.Generator) -> MetadataAudit:
     """Train a classifier on metadata only and report how well it does on groups it has not seen.
 
-    A random forest (Breiman, 2001) needs no scaling, finds limits and exact values, and works from a few dozen rows.
-    No group is in the fitted and the judged part at once.
+    The classifier is a logistic regression on the fields cut into bins, so that a limit, a mixture and an exact value
+    are found as well as a trend, from a few dozen rows. No group is in the fitted and in the judged part at once.
 
     Args:
         samples: Usable samples: rows of the samples table with a label and a group.
@@ -63,16 +62,21 @@ def audit_metadata(samples: pd.DataFrame, limit: float, rng: np.random.Generator
         MissingExtraError: scikit-learn is not installed.
     """
     samples = _at_most(samples, MAX_SAMPLES, rng)
-    table = metadata_table(samples)
+    fields = metadata_fields(samples)
     labels = samples["label"].to_numpy(np.int64)
     groups = samples["group_id"].to_numpy(object)
-    scores = _cross_validated(table, labels, groups, rng)
-    if scores is None:
+    folds = _folds(labels, groups, rng)
+    if not folds:
         return MetadataAudit(Estimate(value=None, n=len(samples), method="too few groups"), {}, [])
+    if not fields:
+        return MetadataAudit(Estimate(value=0.5, n=len(samples), method="all files have the same metadata"), {}, [])
+    scores = _cross_validated(np.concatenate([*fields.values()], axis=1), labels, folds)
     auc = bootstrap_estimate(roc_auc, labels, scores, groups, rng=rng, resamples=RESAMPLES)
-    fields = _single_fields(samples, labels)
+    once = folds[: len(folds) // REPEATS]
+    alone = {name: roc_auc(labels, _cross_validated(table, labels, once)) or 0.5 for name, table in fields.items()}
+    alone = dict(sorted(alone.items(), key=lambda item: -item[1]))
     warn = auc.value is not None and auc.value > limit
-    return MetadataAudit(auc, fields, [_warning(auc, fields, samples, limit)] if warn else [])
+    return MetadataAudit(auc, alone, [_warning(auc, alone, samples, limit)] if warn else [])
 
 
 def _at_most(samples: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -110,73 +114,71 @@ def _numbers(samples: pd.DataFrame) -> dict[str, Floats]:
     }
 
 
-def metadata_table(samples: pd.DataFrame) -> Floats:
+def metadata_fields(samples: pd.DataFrame) -> dict[str, Floats]:
     """Build what the classifier sees.
 
     Args:
         samples: Rows of the samples table.
 
     Returns:
-        ``(N, F)``, finite: the numbers, whether each is missing, and one column for each of the common codecs.
+        Field to ``(N, B)`` in 0 to 1: for a number, its rank and whether it lies in each of up to 8 bins or is
+        missing; for the codec, whether it is each of the 8 most frequent. Fields that never vary are left out.
     """
-    columns = []
-    for values in _numbers(samples).values():
-        missing = np.isnan(values)
-        columns += [np.where(missing, -1.0, values), missing.astype(np.float64)]
-    for codec in samples["codec"].value_counts().index[:MAX_CATEGORIES]:
-        columns.append((samples["codec"] == codec).to_numpy(np.float64))
-    table = np.stack(columns, axis=1)
-    varying = (table != table[:1]).any(axis=0)
-    return table[:, varying] if varying.any() else table[:, :1]
+    fields = {name: _binned(values) for name, values in _numbers(samples).items()}
+    common = samples["codec"].value_counts().index[:BINS]
+    fields["codec"] = np.stack([(samples["codec"] == codec).to_numpy(np.float64) for codec in common], axis=1)
+    return {name: table for name, table in fields.items() if (table != table[:1]).any()}
 
 
-def _cross_validated(
-    table: Floats, labels: NDArray[np.int64], groups: NDArray[np.object_], rng: np.random.Generator
-) -> Floats | None:
-    """Score every sample by forests that saw none of its group, averaged over repeated divisions into folds."""
+def _binned(values: Floats) -> Floats:
+    missing = np.isnan(values)
+    known = values[~missing]
+    distinct = np.unique(known)
+    if len(distinct) > BINS:
+        distinct = np.unique(np.quantile(known, np.arange(BINS) / BINS, method="lower"))
+    bins = np.where(missing, -1, np.searchsorted(distinct, values, side="right") - 1)
+    rank = np.where(missing, 0, np.searchsorted(np.sort(known), values) / max(1, len(known)))
+    members = bins[:, None] == np.arange(-1, len(distinct))
+    return np.concatenate([rank[:, None], members], axis=1)
+
+
+def _folds(
+    labels: NDArray[np.int64], groups: NDArray[np.object_], rng: np.random.Generator
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Divide the rows into a part to fit on and a part to judge, several times; no group is in both parts."""
     try:
-        from sklearn.ensemble import RandomForestClassifier
         from sklearn.model_selection import StratifiedGroupKFold
     except ImportError as error:
         raise MissingExtraError("The metadata audit of `unmask ingest`", "analysis") from error
 
     codes = pd.factorize(groups)[0]
-    folds = min(FOLDS, *(len(np.unique(codes[labels == label])) for label in (0, 1)))
-    if folds < 2:
-        return None
-    repeats = max(1, min(MAX_REPEATS, SAMPLES_OF_REPEATS // len(labels)))
+    n_folds = min(FOLDS, *(len(np.unique(codes[labels == label])) for label in (0, 1)))
+    if n_folds < 2:
+        return []
+    divided = []
+    for seed in rng.integers(2**31, size=REPEATS):
+        divided += StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(codes, labels, codes)
+    return [(fit, rest) for fit, rest in divided if len(np.unique(labels[fit])) == 2]
+
+
+def _cross_validated(
+    table: Floats, labels: NDArray[np.int64], folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> Floats:
+    """Score every row by classifiers that saw none of its group: mean logit over the repeats, ``(N,)``."""
+    from sklearn.linear_model import LogisticRegression
+
     scores, judged = np.zeros(len(labels)), np.zeros(len(labels))
-    for _ in range(repeats):
-        seeds = rng.integers(2**31, size=2)
-        for fit, rest in StratifiedGroupKFold(folds, shuffle=True, random_state=seeds[0]).split(table, labels, codes):
-            if len(np.unique(labels[fit])) < 2:
-                continue
-            # Balanced weights: otherwise a fold rich in fakes is fitted on a rest poor in them, and its scores sink.
-            forest = RandomForestClassifier(
-                TREES, min_samples_leaf=2, class_weight="balanced", random_state=seeds[1], n_jobs=1
-            )
-            scores[rest] += forest.fit(table[fit], labels[fit]).predict_proba(table[rest])[:, 1]
-            judged[rest] += 1
-    return scores / judged if judged.all() else None
-
-
-def _single_fields(samples: pd.DataFrame, labels: NDArray[np.int64]) -> dict[str, float]:
-    """Rank the fields by how well each alone tells the classes apart: AUC of its order, either way round."""
-    found = {}
-    for name, values in {**_numbers(samples), "codec": _fake_share(samples["codec"], labels)}.items():
-        auc = roc_auc(labels, np.where(np.isnan(values), -1.0, values))
-        found[name] = 0.5 if auc is None else max(auc, 1 - auc)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _fake_share(categories: pd.Series[str], labels: NDArray[np.int64]) -> Floats:
-    """Replace each category by the share of fakes in it."""
-    return pd.Series(labels, index=categories.index).groupby(categories).transform("mean").to_numpy(np.float64)
+    for fit, rest in folds:
+        # Balanced weights: otherwise a fold rich in fakes is fitted on a rest poor in them, and its scores sink.
+        model = LogisticRegression(class_weight="balanced", max_iter=500)
+        scores[rest] += model.fit(table[fit], labels[fit]).decision_function(table[rest])
+        judged[rest] += 1
+    return np.divide(scores, judged, out=np.zeros_like(scores), where=judged > 0)
 
 
 def _warning(auc: Estimate, fields: dict[str, float], samples: pd.DataFrame, limit: float) -> str:
     named = [name for name, value in fields.items() if value >= NAMED_AUC][:MAX_NAMED]
-    carried = "; ".join(f"{name} ({_compare(name, samples)}; alone AUC {fields[name]:.2f})" for name in named)
+    carried = ", ".join(f"{name} ({_compare(name, samples)}; alone AUC {fields[name]:.2f})" for name in named)
     return (
         f"File metadata alone tell real from fake with AUC {auc}, above the limit of {limit:g}: a detector may learn "
         f"the files instead of the forgeries. "
@@ -186,13 +188,14 @@ def _warning(auc: Estimate, fields: dict[str, float], samples: pd.DataFrame, lim
 
 
 def _compare(name: str, samples: pd.DataFrame) -> str:
-    """Say how a field differs between the classes."""
+    """Say how a field differs between the classes: the middle and the range of nine tenths of each."""
     real, fake = (samples.loc[samples["label"] == label] for label in (0, 1))
     if name == "codec":
         return ", ".join(f"{kind} mostly {of[name].mode().iloc[0]}" for kind, of in (("real", real), ("fake", fake)))
-    medians = []
-    for of in (real, fake):
+    ranges = []
+    for kind, of in (("real", real), ("fake", fake)):
         values = _numbers(of)[name]
         known = values[~np.isnan(values)]
-        medians.append(f"{np.median(known):.4g}" if len(known) else "none")
-    return f"median real {medians[0]}, fake {medians[1]}"
+        low, middle, high = np.quantile(known, [0.05, 0.5, 0.95]) if len(known) else (np.nan, np.nan, np.nan)
+        ranges.append(f"{kind} {middle:.4g}, {low:.4g} to {high:.4g}" if len(known) else f"{kind} none")
+    return "; ".join(ranges)

@@ -89,25 +89,26 @@ def assign_splits(
     groups = sorted(samples["group_id"].unique())
     place = {group: i for i, group in enumerate(groups)}
     member_of = samples["group_id"].map(place).to_numpy(np.int64)
-    strata = _strata(samples, member_of, len(groups), fractions)
-    _check_enough(strata.has_label, len(samples))
+    has_label = np.zeros((len(groups), len(LABELS)), bool)
+    has_label[member_of, samples["label"].to_numpy(np.int64)] = True
+    _check_enough(has_label, len(samples))
+    strata = _strata(samples, member_of, has_label, fractions)
     kept, moved = _kept(samples["sample_id"], member_of, len(groups), earlier or {})
     splits = np.where(kept >= 0, kept, _hashed(groups, fractions, seed))
     _mend(splits, kept < 0, strata, groups, seed)
     return SplitResult({group: SPLITS[splits[i]] for group, i in place.items()}, moved)
 
 
-def _strata(samples: pd.DataFrame, member_of: NDArray[np.int64], n_groups: int, fractions: SplitFractions) -> _Strata:
+def _strata(
+    samples: pd.DataFrame, member_of: NDArray[np.int64], has_label: NDArray[np.bool_], fractions: SplitFractions
+) -> _Strata:
     shares = np.array([fractions.train, fractions.val, fractions.calib, fractions.test])
-    label = samples["label"].to_numpy(np.int64)
-    has_label = np.zeros((n_groups, len(LABELS)), bool)
-    has_label[member_of, label] = True
     columns: list[Floats] = [*has_label.T.astype(np.float64)]
     for keys in _stratum_keys(samples):
         largest = [key for key, _ in Counter(key for key in keys if key is not None).most_common(MAX_STRATA)]
         column_of = {key: i for i, key in enumerate(largest)}
         codes = np.array([column_of.get(key, -1) for key in keys])
-        counts = np.zeros((n_groups, len(largest)))
+        counts = np.zeros((len(has_label), len(largest)))
         np.add.at(counts, (member_of[codes >= 0], codes[codes >= 0]), 1)
         columns += [*counts.T]
     totals = np.array([column.sum() for column in columns])
