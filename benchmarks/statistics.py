@@ -1,0 +1,176 @@
+"""How fast and how right the statistics are: run `python benchmarks/statistics.py [speed|coverage|gate]`.
+
+speed     bootstrap over 100,000 videos of 9 systems, 100 Bayesian trials over 7 detectors and 20,000 samples
+coverage  share of 95 % intervals that hold the truth, for several numbers of groups
+gate      how often the gates for weights and for fusion open by luck, and what they cost or gain on fresh samples
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from unmask.config import FusionConfig
+from unmask.ensemble.apply import combine, sigmoid
+from unmask.ensemble.selection import choose_weights
+from unmask.ensemble.weights import bayesian_weights, logistic_weights
+from unmask.fusion.apply import apply_fusion
+from unmask.fusion.fit import fit_fusion
+from unmask.metrics import (
+    bootstrap_estimate,
+    bootstrap_values,
+    brier,
+    delong,
+    equal_error_rate,
+    expected_calibration_error,
+    f1,
+    negative_log_likelihood,
+    pr_auc,
+    roc_auc,
+)
+
+
+def _timed(what: str, work: Callable[[], object]) -> None:
+    start, busy = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - start, time.process_time() - busy
+    print(f"  {wall:7.2f} s  {cpu:7.2f} s  {what}", flush=True)
+
+
+def speed() -> None:
+    """Time what issue-sized evaluations need."""
+    print("speed on one core: wall, processor (the wall time of an idle machine)")
+    rng = np.random.default_rng(0)
+    n = 100_000
+    labels = rng.integers(0, 2, n)
+    scores = sigmoid(np.stack([labels * (1 + 0.1 * k) + rng.standard_normal(n) for k in range(9)], axis=1))
+    for name, groups in (("each its own group", np.arange(n)), ("10,000 groups", np.arange(n) // 10)):
+        draw = partial(bootstrap_values, [roc_auc], labels, scores, groups, resamples=2000)
+        _timed(f"AUC, 2,000 resamples x 100,000 videos x 9 systems, {name}", partial(draw, rng=rng))
+    every = [roc_auc, pr_auc, equal_error_rate, brier, negative_log_likelihood, expected_calibration_error, f1]
+    some = slice(0, 2000)
+    draw = partial(bootstrap_values, every, labels[some], scores[some], np.arange(n)[some] // 4, resamples=2000)
+    _timed("7 figures, 2,000 resamples x 2,000 videos x 9 systems", partial(draw, rng=rng))
+    _timed("DeLong, 100,000 videos", lambda: delong(labels, scores[:, 0], scores[:, 1], np.arange(n) // 4))
+    n = 20_000
+    rows = _detector_rows(n, 0, [1.6, 1.3, 1.1, 0.9, 0.7, 0.4, 0.2])
+    z, y = rows[list("abcdefg")].to_numpy(), rows["label"].to_numpy()
+    _timed("non-negative logistic fit, 7 detectors, 20,000 samples", lambda: logistic_weights(z, y, rng))
+    _timed("100 Bayesian trials, 7 detectors, 20,000 samples", lambda: bayesian_weights(z, y, rng, trials=100))
+    whole = partial(choose_weights, rows, list("abcdefg"), trials=100, folds=5, rng=rng)
+    _timed("the whole choice: 5 folds x 4 ways, 100 trials each, gate", whole)
+
+
+def _detector_rows(n: int, seed: int, shifts: list[float]) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    label, shared = np.arange(n) % 2, rng.standard_normal(n)
+    names = "abcdefg"[: len(shifts)]
+    logits = {
+        name: shift * (2 * label - 1) + 0.7 * shared + 1.1 * rng.standard_normal(n)
+        for name, shift in zip(names, shifts, strict=True)
+    }
+    keys = {"sample_id": [f"{k:06d}" for k in range(n)], "label": label, "group_id": np.arange(n) // 2}
+    return pd.DataFrame(keys | {"split": "calib"} | logits)
+
+
+def coverage() -> None:
+    """Simulate data with correlated groups and count how often the interval holds the truth."""
+    print("coverage of the 95 % interval, 600 simulations each, groups of 4 with a shared effect")
+    figures = {
+        "AUC": roc_auc,
+        "PR-AUC": pr_auc,
+        "Brier": brier,
+        "NLL": negative_log_likelihood,
+        "EER": equal_error_rate,
+    }
+    truth = {name: metric(*_grouped(1, 50_000)[:2]) or 0.0 for name, metric in figures.items()}
+    print("  groups  " + "  ".join(f"{name:>7}" for name in figures) + "    AUC by sample instead of group")
+    for n_groups in (10, 20, 40, 100):
+        held = dict.fromkeys([*figures, "by sample"], 0)
+        for seed in range(600):
+            y, p, groups = _grouped(100 + seed, n_groups)
+            wide = bootstrap_values(
+                list(figures.values()), y, p, groups, rng=np.random.default_rng(seed), resamples=500
+            )
+            low, high = np.nanpercentile(wide[:, 0, :], [2.5, 97.5], axis=0)
+            for k, name in enumerate(figures):
+                held[name] += low[k] <= truth[name] <= high[k]
+            narrow = bootstrap_estimate(
+                roc_auc, y, p, np.arange(len(y)), rng=np.random.default_rng(seed), resamples=500
+            )
+            held["by sample"] += (narrow.low or 0) <= truth["AUC"] <= (narrow.high or 1)
+        shares = "  ".join(f"{held[name] / 600:7.1%}" for name in figures)
+        print(f"  {n_groups:6d}  {shares}    {held['by sample'] / 600:7.1%}", flush=True)
+
+
+def _grouped(seed: int, n_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    groups, labels = np.repeat(np.arange(n_groups), 4), np.tile([0, 1, 0, 1], n_groups)
+    effect = rng.standard_normal((n_groups, 2))[groups, labels]
+    return labels, sigmoid(2 * labels - 1 + 0.8 * effect + 0.6 * rng.standard_normal(len(labels))), groups
+
+
+def gate() -> None:
+    """Open the gates on simulated calib sets and judge what came out on 4,000 fresh samples."""
+    print("weights: Bayesian against equal, 40 simulations each")
+    cases = {
+        "three alike": [0.8, 0.8, 0.8],
+        "two good, one noise": [0.8, 0.8, 0.0],
+        "one strong, three copies": [1.4, 0.4, 0.4, 0.4],
+    }
+    for name, shifts in cases.items():
+        for n in (60, 300):
+            opened, gained = 0, []
+            for seed in range(40):
+                rows, fresh = (_detector_rows(m, s, shifts) for m, s in ((n, seed), (4000, 9000 + seed)))
+                names = list("abcdefg"[: len(shifts)])
+                choice = choose_weights(rows, names, trials=25, folds=5, rng=np.random.default_rng(seed))
+                temperatures = [temperature.value for temperature in choice.temperatures]
+                z = fresh[names].to_numpy() / temperatures
+                equal = np.full(len(names), 1 / len(names))
+                aucs = [roc_auc(fresh["label"], combine(z, weights)) or 0.0 for weights in (choice.weights, equal)]
+                opened += choice.method == "bayesian"
+                gained.append(aucs[0] - aucs[1])
+            print(f"  {name:26s} n = {n:3d}: opened {opened / 40:4.0%}, AUC on fresh samples {np.mean(gained):+.4f}")
+    print("fusion: out-of-fold choice against the ensemble alone, 17 useless features and one of the given strength")
+    for strength in (0.0, 0.4, 0.8):
+        for n in (20, 40, 150):
+            used, change = 0, []
+            for seed in range(30):
+                rows, fresh = _feature_rows(n, seed, strength), _feature_rows(4000, 7000 + seed, strength)
+                names = [name for name in rows if name.startswith("temp.")]
+                fit = fit_fusion(rows, names, 1.0, FusionConfig(), np.random.default_rng(seed))
+                p = apply_fusion(fit.info, fresh["logit"], {name: fresh[name] for name in names})
+                alone = negative_log_likelihood(fresh["label"], sigmoid(fresh["logit"])) or 0.0
+                change.append((negative_log_likelihood(fresh["label"], p) or 0.0) - alone)
+                used += fit.info.used
+            outcome = f"used {used / 30:4.0%}, NLL on fresh samples {np.mean(change):+.4f}"
+            print(f"  strength {strength:.1f}, n = {n:3d}: {outcome}", flush=True)
+
+
+def _feature_rows(n: int, seed: int, strength: float) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % 2
+    sign = 2 * label - 1
+    features = {f"temp.f{k}": rng.standard_normal(n) + (strength * sign if k == 0 else 0) for k in range(18)}
+    keys = {"sample_id": [f"{k:06d}" for k in range(n)], "label": label, "group_id": np.arange(n) // 2}
+    logit = 2 * 0.7 * (0.7 * sign + rng.standard_normal(n))
+    return pd.DataFrame(keys | {"split": "calib", "logit": logit} | features)
+
+
+def main() -> None:
+    """Run the parts that are named on the command line, or all."""
+    parts = {"speed": speed, "coverage": coverage, "gate": gate}
+    for name in sys.argv[1:] or parts:
+        if name not in parts:
+            raise SystemExit(f"{name!r} is not one of {', '.join(parts)}")
+        parts[name]()
+
+
+if __name__ == "__main__":
+    main()
