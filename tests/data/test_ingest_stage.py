@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import write_picture, write_video
+from media_writers import write_picture, write_video
 
 from unmask.config import IngestConfig
 from unmask.data import inspection
