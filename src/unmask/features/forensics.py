@@ -1,0 +1,107 @@
+"""Forensics: sensor noise, flicker of the face, traces of an earlier compression."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.features.observation import Clip, Floats, Moment, Null, Value
+from unmask.features.prnu import BLOCK_PX, NoisePattern
+from unmask.features.recompression import MAX_FRAMES, rhythm
+from unmask.features.skin import SkinSeries, SkinSignals
+from unmask.media.video import Frame
+
+NOISE_SIDE_PX = 384
+MIN_NOISE_SIDE_PX = 128
+MIN_FLICKER_S = 1.0
+MIN_RATE_HZ = 10.0
+MIN_FACE_PX = 48
+MIN_LUMA = 24.0  # of the face; below it is too dark
+TRIMMED_SHARE = 0.05  # of the largest jumps, which are cuts
+
+
+class Forensics:
+    """`forensics.prnu`, `forensics.flicker`, `forensics.codec`.
+
+    Args:
+        n_frames: Expected length of the clip.
+        skin: Collects the colours of the face on the same pass.
+    """
+
+    def __init__(self, n_frames: int, skin: SkinSignals) -> None:
+        self._middle = n_frames / 2
+        self._skin = skin
+        self._noise: NoisePattern | None = None
+        self._sizes: list[int] = []
+        self._kinds: list[str] = []
+
+    def see(self, moment: Moment) -> None:
+        """Look at the next frame."""
+        frame = moment.frame
+        if len(self._sizes) < MAX_FRAMES:
+            self._sizes.append(frame.coded_bytes)
+            self._kinds.append(frame.coded_as)
+        if moment.sampled:
+            centre = _central_square(frame)
+            if centre is not None:
+                self._noise = self._noise or NoisePattern(len(centre))
+                self._noise.add(centre, int(frame.index >= self._middle))
+
+    def values(self, clip: Clip) -> dict[str, Value]:
+        """Give the values of the family."""
+        if clip.modality == "image":
+            return dict.fromkeys(("forensics.prnu", "forensics.flicker", "forensics.codec"), Null("single_image"))
+        return {
+            "forensics.prnu": self._noise.agreement() if self._noise else Null("too_small"),
+            "forensics.flicker": flicker(self._skin.series(clip.main_track), clip.fps),
+            "forensics.codec": rhythm(self._sizes, self._kinds),
+        }
+
+
+def _central_square(frame: Frame) -> NDArray[np.uint8] | None:
+    """The middle of the picture in the orientation of the sensor and of the coding grid, or None if it is too small."""
+    luma = frame.coded_luma
+    side = min(NOISE_SIDE_PX, *luma.shape) // BLOCK_PX * BLOCK_PX
+    if side < MIN_NOISE_SIDE_PX:
+        return None
+    # Whole macroblocks, so that the coding grid lies the same way in every clip.
+    top, left = ((n - side) // 2 // 16 * 16 for n in luma.shape)
+    return np.ascontiguousarray(luma[top : top + side, left : left + side])
+
+
+def flicker(series: SkinSeries | None, fps: float) -> Value:
+    """Measure how the face's brightness jumps on its own from frame to frame.
+
+    The second difference of the face's mean luma takes out every slow change; what the surroundings share with it
+    (mains light, exposure control) is taken out by regression. For white flicker of deviation s the second difference
+    has the deviation √6 · s.
+
+    Args:
+        series: The face's signals, or None.
+        fps: Frames a second.
+
+    Returns:
+        Per cent of the face's luma, or why it cannot be said.
+    """
+    if series is None:
+        return Null("no_face")
+    if series.width_px < MIN_FACE_PX:
+        return Null("small_face")
+    if fps < MIN_RATE_HZ:
+        return Null("too_slow")
+    successive = (np.diff(series.frame_index, 2) == 0) & (np.diff(series.frame_index)[1:] == 1)
+    if successive.sum() < max(8, MIN_FLICKER_S * fps):
+        return Null("too_short")
+    level = float(np.median(series.face_luma))
+    if level < MIN_LUMA:
+        return Null("dark")
+    face = np.diff(series.face_luma, 2)[successive]
+    around = np.diff(series.surround_luma, 2)[successive]
+    kept = np.abs(face) <= np.quantile(np.abs(face), 1 - TRIMMED_SHARE)
+    own = _without_shared(face[kept], around[kept])
+    return 100 * float(np.sqrt((own**2).mean() / 6)) / level
+
+
+def _without_shared(face: Floats, around: Floats) -> Floats:
+    power = float((around**2).sum())
+    return face - around * (float((face * around).sum()) / power) if power > 0 else face

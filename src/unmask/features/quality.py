@@ -1,0 +1,86 @@
+"""Quality: sharpness, bits per pixel, camera shake. Covariates that explain much and prove nothing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.features.observation import Clip, Floats, Moment, Null, Value
+from unmask.media.video import Frame
+
+BLUR_SHORT_SIDE_PX = 360
+SHAKE_SHORT_SIDE_PX = 96  # at least; the halved picture nearest above
+MIN_SIDE_PX = 32
+MIN_SHAKE_S = 1.0
+MIN_RESPONSE = 0.05  # of the phase correlation; below lies a cut or a picture without structure
+
+
+class Quality:
+    """`quality.blur`, `quality.bitrate` and `quality.shake`."""
+
+    def __init__(self) -> None:
+        self._log_sharpness: list[float] = []
+        self._steps_px: list[tuple[float, float]] = []
+        self._previous: NDArray[np.float32] | None = None
+        self._window: NDArray[np.float32] | None = None
+
+    def see(self, moment: Moment) -> None:
+        """Look at the next frame."""
+        frame = moment.frame
+        if frame.short_side_px < MIN_SIDE_PX:
+            return
+        if moment.sampled:
+            self._log_sharpness.append(log_sharpness(frame))
+        self._step(frame.level_from(SHAKE_SHORT_SIDE_PX))
+
+    def _step(self, small: NDArray[np.uint8]) -> None:
+        image = small.astype(np.float32)
+        if self._window is None or self._window.shape != image.shape:
+            self._window = np.asarray(cv2.createHanningWindow(image.shape[::-1], cv2.CV_32F), np.float32)
+            self._previous = None
+        if self._previous is not None:
+            (dx, dy), response = cv2.phaseCorrelate(self._previous, image, self._window)
+            self._steps_px.append((dx, dy) if response >= MIN_RESPONSE else (0.0, 0.0))
+        self._previous = image
+
+    def values(self, clip: Clip) -> dict[str, Value]:
+        """Give the values of the family."""
+        pixels = clip.width_px * clip.height_px * max(clip.n_frames, 1)
+        blur: Value = float(np.median(self._log_sharpness)) if self._log_sharpness else Null("too_small")
+        return {
+            "quality.blur": blur,
+            "quality.bitrate": float(np.log2(max(8 * clip.coded_bytes, 1) / pixels)),
+            "quality.shake": self._shake(clip),
+        }
+
+    def _shake(self, clip: Clip) -> Value:
+        if clip.modality == "image":
+            return Null("single_image")
+        if self._window is None:
+            return Null("too_small")
+        if clip.duration_s < MIN_SHAKE_S or len(self._steps_px) < 8:
+            return Null("too_short")
+        path = np.cumsum(np.array([(0.0, 0.0), *self._steps_px]), axis=0)
+        trembling = path - running_mean(path, max(3, round(clip.fps)))
+        diagonal = float(np.hypot(*self._window.shape))
+        return 100 * float(np.sqrt((trembling**2).sum(axis=1).mean())) / diagonal
+
+
+def log_sharpness(frame: Frame) -> float:
+    """Log10 of the variance of the Laplacian of luma at a fixed scale (Pech-Pacheco et al. 2000)."""
+    laplacian = cv2.Laplacian(frame.luma_at(BLUR_SHORT_SIDE_PX), cv2.CV_16S, ksize=1)
+    scale = 1.0 if frame.full_range else 255 / 219
+    deviation = float(cv2.meanStdDev(laplacian)[1][0, 0]) * scale
+    return float(np.log10(deviation**2 + 0.1))
+
+
+def running_mean(path: Floats, n: int) -> Floats:
+    """Mean of each column of ``path`` ``(N, C)`` over a window of n rows; the path is mirrored at its ends."""
+    n = min(n, len(path))
+    before, after = (n - 1) // 2, n // 2
+    # Odd reflection keeps a steady pan from looking like shake at the ends.
+    head = 2 * path[0] - path[1 : before + 1][::-1]
+    tail = 2 * path[-1] - path[-after - 1 : -1][::-1] if after else path[:0]
+    sums = np.cumsum(np.concatenate([np.zeros((1, path.shape[1])), head, path, tail]), axis=0)
+    return np.asarray((sums[n:] - sums[:-n]) / n)

@@ -1,0 +1,127 @@
+"""Mean colours of face and skin on every frame: what flicker and pulse are measured from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.features.observation import Floats, Moment
+from unmask.media.faces import FACE_OVAL, Face, Image
+from unmask.media.video import Frame
+
+# Convex outlines on FaceMesh: right cheek, left cheek, forehead (the person's sides).
+SKIN_REGIONS = ((117, 118, 101, 36, 205, 187, 123), (346, 347, 330, 266, 425, 411, 352), (67, 10, 297, 336, 9, 107))
+SURROUND_SHORT_SIDE_PX = 96
+MIN_REGION_PIXELS = 12  # at half resolution
+INNER_OVAL = 0.8  # the oval is shrunk by this, so that hair and background do not leak in
+
+
+@dataclass(frozen=True)
+class SkinSeries:
+    """The signals of one face track.
+
+    Attributes:
+        frame_index: ``(N,)`` frames on which the face was there.
+        time_s: ``(N,)``.
+        face_luma: ``(N,)`` mean luma of the inner face, grey levels.
+        surround_luma: ``(N,)`` mean luma of what is no face, grey levels.
+        skin_rgb: ``(N, 3, 3)`` mean RGB of right cheek, left cheek and forehead; NaN where a region is too small.
+        width_px: Median width of the face.
+    """
+
+    frame_index: NDArray[np.int64]
+    time_s: Floats
+    face_luma: Floats
+    surround_luma: Floats
+    skin_rgb: Floats
+    width_px: float
+
+
+class SkinSignals:
+    """Collects `SkinSeries` of all tracks."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+
+    def see(self, moment: Moment) -> None:
+        """Look at the next frame."""
+        if not moment.faces:
+            return
+        surround = _surround_luma(moment)
+        for track, face in moment.faces.items():
+            means = _face_means(moment.frame, face)
+            if means is not None:
+                x0, _, x1, _ = face.box
+                frame = moment.frame
+                self._rows[track].append((frame.index, frame.time_s, surround, float(x1 - x0), *means))
+
+    def series(self, track: int | None) -> SkinSeries | None:
+        """Give the signals of a track, or None if it was never seen."""
+        rows = self._rows.get(track) if track is not None else None
+        if not rows:
+            return None
+        table = np.array(rows, np.float64)
+        return SkinSeries(
+            frame_index=table[:, 0].astype(np.int64),
+            time_s=table[:, 1],
+            face_luma=table[:, 4],
+            surround_luma=table[:, 2],
+            skin_rgb=table[:, 5:].reshape(-1, 3, 3),
+            width_px=float(np.median(table[:, 3])),
+        )
+
+
+def _surround_luma(moment: Moment) -> float:
+    small = moment.frame.level_from(SURROUND_SHORT_SIDE_PX)
+    scale = small.shape[1] / moment.frame.width_px
+    outside = np.full(small.shape, 255, np.uint8)
+    for face in moment.faces.values():
+        x0, y0, x1, y1 = (round(float(edge) * scale) for edge in face.box)
+        outside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = 0
+    return float(cv2.mean(small, outside)[0])
+
+
+def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
+    """Mean luma of the inner face, then mean RGB of each skin region; None if the face lies outside."""
+    luma, *chroma = _half_planes(frame)
+    height, width = luma.shape
+    points = face.landmarks[:, :2] / 2
+    x0, y0 = np.floor(np.maximum(points.min(axis=0), 0)).astype(int)
+    x1, y1 = np.ceil(np.minimum(points.max(axis=0), [width, height])).astype(int)
+    if x1 - x0 < 4 or y1 - y0 < 4:
+        return None
+    patches = [np.ascontiguousarray(plane[y0:y1, x0:x1]) for plane in (luma, *chroma)]
+    local = points - [x0, y0]
+    oval = local[list(FACE_OVAL)]
+    inner = oval.mean(axis=0) + INNER_OVAL * (oval - oval.mean(axis=0))
+    face_luma = cv2.mean(patches[0], _mask(inner, patches[0].shape))[0]
+    colours: list[float] = []
+    for region in SKIN_REGIONS:
+        mask = _mask(local[list(region)], patches[0].shape)
+        if cv2.countNonZero(mask) < MIN_REGION_PIXELS:
+            colours += [np.nan] * 3
+            continue
+        yuv = [cv2.mean(patch, mask)[0] for patch in patches]
+        colours += frame.colour(np.array(yuv if len(yuv) == 3 else [yuv[0], 128.0, 128.0])).tolist()
+    return (face_luma, *colours)
+
+
+def _half_planes(frame: Frame) -> list[Image]:
+    """Luma and chroma at half the size of luma, all of one shape."""
+    planes = [frame.level(1)]
+    for plane in frame.chroma or ():
+        across = 2 if plane.shape[1] > frame.width_px * 0.75 else 1
+        down = 2 if plane.shape[0] > frame.height_px * 0.75 else 1
+        planes.append(plane[::down, ::across])
+    height, width = (min(plane.shape[axis] for plane in planes) for axis in (0, 1))
+    return [plane[:height, :width] for plane in planes]
+
+
+def _mask(outline: NDArray[np.floating], shape: tuple[int, ...]) -> Image:
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(mask, np.round(outline).astype(np.int32), 255)
+    return mask

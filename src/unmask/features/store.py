@@ -1,0 +1,129 @@
+"""The feature store: one file a measured sample, found by the hash of its bytes.
+
+A file holds the crops as a Parquet table and everything else as JSON in its metadata. It is written whole or not at
+all, so a killed run loses only the samples in hand.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unmask.config import ExtractConfig
+from unmask.features.catalogue import EXTRACTOR_VERSION
+from unmask.features.measure import Measurement
+from unmask.media.crops import Crop
+from unmask.schemas import sha256_json, write_atomically
+
+logger = logging.getLogger(__name__)
+
+_KEY = b"unmask"
+_SETTINGS = (
+    "crops_per_video",
+    "crop_size_px",
+    "crop_scale",
+    "jpeg_quality",
+    "min_decoded_share",
+    "min_face_share",
+)
+_COLUMNS = pa.schema(
+    [
+        ("face_index", pa.int16()),
+        ("frame_index", pa.int32()),
+        ("time_s", pa.float64()),
+        ("x0_px", pa.float32()),
+        ("y0_px", pa.float32()),
+        ("x1_px", pa.float32()),
+        ("y1_px", pa.float32()),
+        ("confidence", pa.float32()),
+        ("yaw_deg", pa.float32()),
+        ("jpeg", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be measured.
+
+    Attributes:
+        code: Of the `MediaError`.
+        detail: What was seen.
+    """
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class FeatureStore:
+    """Results by content, extractor version and the settings that change a result.
+
+    Args:
+        root: The store's folder.
+        config: Settings of extraction.
+    """
+
+    def __init__(self, root: Path, config: ExtractConfig) -> None:
+        self._folder = root / "extract" / store_key(config)
+
+    def path(self, sha256: str, modality: str) -> Path:
+        """Where the result of a file lies."""
+        return self._folder / sha256[:2] / f"{sha256}.{modality}.parquet"
+
+    def save(self, sha256: str, modality: str, result: Measurement | Failure) -> None:
+        """Write a result atomically."""
+        save_result(self.path(sha256, modality), result)
+
+    def load(self, sha256: str, modality: str) -> Measurement | Failure | None:
+        """Read a result; None if there is none, or if its file is damaged."""
+        return load_result(self.path(sha256, modality))
+
+
+def store_key(config: ExtractConfig) -> str:
+    """Name the part of the store that fits this extractor and these settings."""
+    settings = config.model_dump(mode="json", include=set(_SETTINGS))
+    return f"{EXTRACTOR_VERSION}-{sha256_json(settings)[:12]}"
+
+
+def save_result(path: Path, result: Measurement | Failure) -> None:
+    """Write a measurement or a failure to one file, atomically."""
+    if isinstance(result, Failure):
+        note: dict[str, Any] = {"failed": [result.code, result.detail]}
+        crops: list[Crop] = []
+    else:
+        crops = result.crops
+        note = {
+            "features": result.features,
+            "null_reasons": result.null_reasons,
+            "n_frames_expected": result.n_frames_expected,
+            "n_frames_decoded": result.n_frames_decoded,
+            "face_share": result.face_share,
+        }
+    table = pa.Table.from_pylist([crop.__dict__ for crop in crops], schema=_COLUMNS)
+    table = table.replace_schema_metadata({_KEY: json.dumps(note).encode()})
+    with write_atomically(path) as temporary:
+        pq.write_table(table, temporary, compression="none")
+
+
+def load_result(path: Path) -> Measurement | Failure | None:
+    """Read what `save_result` wrote; None if there is nothing that can be read."""
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path)
+        note = json.loads(table.schema.metadata[_KEY])
+        if "failed" in note:
+            return Failure(*note["failed"])
+        return Measurement(crops=[Crop(**row) for row in table.to_pylist()], **note)
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        logger.warning("%s is damaged and is measured again (%s).", path, error)
+        return None
