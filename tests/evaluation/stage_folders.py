@@ -58,7 +58,7 @@ class Folders:
 
     root: Path
     per_split: dict[str, int] = field(default_factory=lambda: {"train": 8, "val": 3, "calib": 8, "test": 8})
-    crops: int = 3
+    crops: int = 2
     size_px: int = 96
     strength: float = 0.7
     detectors: tuple[str, ...] = ("meso4", "meso4-b")
@@ -82,26 +82,28 @@ class Folders:
 def draw_face(rng: np.random.Generator, identity: int, fake_strength: float, kind: int, size_px: int) -> np.ndarray:
     """Draw a face; a fake has its inner part smoothed and a faint grid laid over it."""
     look = np.random.default_rng(identity)
-    big = 256
+    side = max(128, size_px)
+
+    def at(*lengths: float) -> tuple[int, ...]:
+        return tuple(round(length * side / 256) for length in lengths)
+
     skin = np.array([look.integers(150, 225), look.integers(105, 165), look.integers(80, 130)])
-    image = np.full((big, big, 3), look.integers(40, 130, 3), np.uint8)
-    centre = (128 + int(rng.integers(-5, 6)), 134 + int(rng.integers(-5, 6)))
-    cv2.ellipse(image, centre, (78, 104), 0, 0, 360, skin.tolist(), -1)
-    cv2.ellipse(image, (centre[0], centre[1] - 78), (80, 46), 0, 180, 360, look.integers(10, 90, 3).tolist(), -1)
-    for side in (-1, 1):
-        cv2.ellipse(image, (centre[0] + 32 * side, centre[1] - 18), (14, 8), 0, 0, 360, (240, 240, 240), -1)
-        cv2.circle(image, (centre[0] + 32 * side, centre[1] - 18), 6, (40, 30, 20), -1)
-    cv2.ellipse(image, (centre[0], centre[1] + 52), (26, int(rng.integers(5, 13))), 0, 0, 360, (150, 60, 70), -1)
-    cv2.line(image, (centre[0], centre[1] - 6), (centre[0] - 6, centre[1] + 24), (skin * 0.8).tolist(), 3)
+    image = np.full((side, side, 3), look.integers(40, 130, 3), np.uint8)
+    x, y = 128 + int(rng.integers(-5, 6)), 134 + int(rng.integers(-5, 6))
+    cv2.ellipse(image, at(x, y), at(78, 104), 0, 0, 360, skin.tolist(), -1)
+    cv2.ellipse(image, at(x, y - 78), at(80, 46), 0, 180, 360, look.integers(10, 90, 3).tolist(), -1)
+    for eye in (-32, 32):
+        cv2.ellipse(image, at(x + eye, y - 18), at(14, 8), 0, 0, 360, (240, 240, 240), -1)
+        cv2.circle(image, at(x + eye, y - 18), at(6)[0], (40, 30, 20), -1)
+    cv2.ellipse(image, at(x, y + 52), at(26, int(rng.integers(5, 13))), 0, 0, 360, (150, 60, 70), -1)
+    cv2.line(image, at(x, y - 6), at(x - 6, y + 24), (skin * 0.8).tolist(), max(1, at(3)[0]))
     texture = cv2.GaussianBlur(rng.normal(0, 22, image.shape).astype(np.float32), (0, 0), 0.8)
-    drawn = np.clip(image + texture, 0, 255)
+    drawn = np.clip(image + texture, 0, 255).astype(np.float32)
     if fake_strength > 0:
-        mask = np.zeros((big, big, 1), np.float32)
-        cv2.ellipse(mask, centre, (58, 76), 0, 0, 360, 1.0, -1)
-        smooth = cv2.GaussianBlur(drawn.astype(np.float32), (0, 0), 2.5)
-        period = 4 + 2 * kind
-        grid = ((np.indices((big, big)).sum(0) // (period // 2)) % 2)[..., None] * 14.0
-        forged = smooth + grid - 7
+        mask = np.zeros((side, side, 1), np.float32)
+        cv2.ellipse(mask, at(x, y), at(58, 76), 0, 0, 360, 1.0, -1)
+        grid = ((np.indices((side, side)).sum(0) // (2 + kind)) % 2)[..., None] * 14.0
+        forged = cv2.GaussianBlur(drawn, (0, 0), 2.5) + grid - 7
         drawn = drawn * (1 - mask * fake_strength) + forged * mask * fake_strength
     small = cv2.resize(drawn.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA)
     return np.clip(small, 0, 255).astype(np.uint8)
@@ -359,7 +361,7 @@ def _write_ensemble_and_fusion(
         intercept=0.4,
         calibration_slope=1.0,
         calibration_offset=0.1,
-        operating_points=_operating_points(),
+        operating_points=operating_points(),
         default_operating_point="max_f1",
         importance=dict(zip(inputs, (0.59, 0.05, 0.27, 0.07, 0.02), strict=True)),
         used=True,
@@ -374,7 +376,7 @@ def _write_ensemble_and_fusion(
     write_table(folders.fusion / "scores.parquet", table, VIDEO_SCORES)
 
 
-def _operating_points() -> dict[str, OperatingPoint]:
+def operating_points() -> dict[str, OperatingPoint]:
     def rate(hits: int, n: int) -> Estimate:
         return Estimate(value=hits / n, low=max(0, hits / n - 0.2), high=min(1, hits / n + 0.2), n=n)
 

@@ -11,6 +11,7 @@ import numpy as np
 from unmask import metrics
 from unmask.config import EvaluateConfig
 from unmask.evaluation.cautions import cautions
+from unmask.evaluation.compare import against_headline
 from unmask.evaluation.figures import as_measured, measure, measure_frames, measure_slices
 from unmask.evaluation.inputs import Inputs, load_inputs
 from unmask.evaluation.report import render_html, render_markdown
@@ -97,6 +98,9 @@ def measure_all(inputs: Inputs, config: EvaluateConfig, seed: int) -> Results:
         confusion=metrics.confusion(headline.labels, headline.probabilities, threshold),
         points=[as_measured(point, headline) for point in inputs.fusion.operating_points.values()],
         unscored=inputs.unscored(),
+        comparisons=against_headline(
+            headline, [system for system in systems if system is not headline], seed, config.resamples
+        ),
         robustness=measure_robustness(inputs, config, seed),
     )
 

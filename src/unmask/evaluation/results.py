@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unmask.evaluation.compare import AgainstHeadline
 from unmask.evaluation.inputs import Inputs, SystemScores
 from unmask.evaluation.robustness import Robustness
 from unmask.schemas import Estimate, OperatingPoint
@@ -26,6 +27,7 @@ class Results:
         confusion: ``((TN, FP), (FN, TP))`` of the headline at the default operating point.
         points: The operating points, as measured on test.
         unscored: Reason to number of test samples without a figure.
+        comparisons: Every other system against the headline.
         robustness: What is left after damage.
     """
 
@@ -37,6 +39,7 @@ class Results:
     confusion: tuple[tuple[int, int], tuple[int, int]]
     points: list[OperatingPoint]
     unscored: dict[str, int]
+    comparisons: list[AgainstHeadline]
     robustness: Robustness
 
     @property

@@ -42,9 +42,10 @@ def interval(estimate: Estimate, unit: Unit = "", digits: int = 3) -> str:
         return "no interval"
     if estimate.low is None or estimate.high is None:
         return "no interval"
+    join = " to " if estimate.low < 0 else "–"
     if unit == "%":
-        return f"{_percent(estimate.low)}–{_percent(estimate.high)} %"
-    return f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}"
+        return f"{_percent(estimate.low)}{join}{_percent(estimate.high)} %"
+    return f"{estimate.low:.{digits}f}{join}{estimate.high:.{digits}f}"
 
 
 def full(estimate: Estimate, unit: Unit = "", digits: int = 3) -> str:

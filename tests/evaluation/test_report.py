@@ -1,0 +1,294 @@
+"""The report: self-contained, parsable, escaped, every figure with interval and n, charts with words and axes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from stage_folders import QUICK, Folders
+
+from unmask.evaluation.charts import Axis, Bar, Plot, interval_rows, nice_axis
+from unmask.evaluation.report import escape_markdown
+from unmask.evaluation.wording import full, interval, number, tied
+from unmask.schemas import (
+    FEATURES,
+    SAMPLES,
+    DatasetInfo,
+    EnsembleInfo,
+    Estimate,
+    EvaluationInfo,
+    ExtractionInfo,
+    FusionInfo,
+    read_table,
+    write_table,
+)
+
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+EVIL = "<script>alert(1)</script>"
+
+
+class Parsed(HTMLParser):
+    """Checks that elements nest, and keeps what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.estimates: list[str] = []
+        self.words: list[str] = []
+        self._estimate_depth: int | None = None
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if dict(attrs).get("class") == "estimate":
+            self._estimate_depth = len(self.open)
+            self.estimates.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}> in line {self.getpos()[0]}"
+        if self._estimate_depth == len(self.open):
+            self._estimate_depth = None
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._estimate_depth is not None:
+            self.estimates[-1] += data
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def attributes(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u00a0", " ").replace("\u2060", "").split())
+
+
+@pytest.fixture(scope="module")
+def html(folders: Folders) -> str:
+    return (folders.root / "evaluation" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Parsed:
+    return Parsed(html)
+
+
+def test_nothing_outside_the_file_is_referred_to(html: str, page: Parsed) -> None:
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    assert not page.attributes("script", "link", "iframe", "object", "embed", "base")
+    for attributes in page.attributes("img"):
+        assert str(attributes["src"]).startswith("data:image/jpeg;base64,")
+    for attributes in page.attributes("a"):
+        assert str(attributes["href"]).startswith("#")
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+
+
+def test_links_of_the_contents_lead_somewhere(page: Parsed) -> None:
+    places = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    targets = {str(attributes["href"]).removeprefix("#") for attributes in page.attributes("a")}
+    assert targets <= places
+    assert len(targets) >= 11
+
+
+def test_every_figure_has_its_interval_and_n(html: str, page: Parsed) -> None:
+    assert len(page.estimates) > 60
+    for text in page.estimates:
+        assert re.search(r"\d(–| to )\S*\d|no interval", text.replace("\u2060", "")), text
+        assert re.search(r"n = \d+", text.replace("\u00a0", " ")), text
+    tiles = re.findall(r'class="tile">(.*?)</div>', html.replace("\u00a0", " "), re.S)
+    assert len(tiles) == 4
+    assert all("n = " in tile for tile in tiles)
+
+
+def test_every_chart_has_words_for_who_cannot_see_it_and_axes(html: str, page: Parsed) -> None:
+    charts = re.findall(r'<svg class="chart".*?</svg>', html, re.S)
+    assert len(charts) >= 14
+    for chart in charts:
+        title, words = (re.search(rf"<{tag}>(.*?)</{tag}>", chart, re.S) for tag in ("title", "desc"))
+        assert title is not None
+        assert title.group(1).strip()
+        assert words is not None
+        assert re.search(r"\d", words.group(1)), title.group(1)
+        assert 'role="img"' in chart
+        assert chart.count('class="axis"') >= 1
+        assert "nan" not in chart.lower()
+        assert "inf" not in re.sub(r"<title>.*?</desc>", "", chart, flags=re.S).lower()
+    for image in page.attributes("img"):
+        assert image["alt"]
+
+
+def test_all_sections_stand_in_the_order_of_a_decision(page: Parsed) -> None:
+    places = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert places == [
+        "summary",
+        "data",
+        "training",
+        "quality",
+        "probabilities",
+        "decisions",
+        "parts",
+        "robustness",
+        "features",
+        "mistakes",
+        "failures",
+        "configuration",
+    ]
+
+
+def test_the_lead_says_the_figures_of_the_document(folders: Folders, page: Parsed) -> None:
+    info = EvaluationInfo.load(folders.root / "evaluation" / "metrics.json")
+    auc = info.video["fusion"]["roc_auc"]
+    assert f"ROC AUC {auc.value:.3f}, 95 % interval {auc.low:.3f}–{auc.high:.3f}, on 23 videos" in page.text
+    (_, fp), (_, tp) = info.confusion
+    assert f"found {tp} of 15 fakes" in page.text
+    assert f"false alarm for {fp} of 8 reals" in page.text
+    assert "1 of 24 videos of the test split: no face (1)" in page.text
+    for warning in info.warnings:
+        assert " ".join(warning.split()) in page.text
+
+
+def test_failures_of_both_stages_are_listed_with_what_was_seen(page: Parsed) -> None:
+    assert "3 files could not be used" in page.text
+    assert "ingest studio/real/broken_0.mp4 truncated 151 of 300 frames decoded" in page.text
+    assert "no face a face in 0 of 30 examined frames" in page.text
+
+
+def test_mistakes_show_their_crops_and_what_pushed_them(folders: Folders, page: Parsed) -> None:
+    info = EvaluationInfo.load(folders.root / "evaluation" / "metrics.json")
+    (_, false_alarms), (missed, _) = info.confusion
+    shown = min(false_alarms, 6) + min(missed, 6)
+    assert shown > 0
+    pictures = page.attributes("img")
+    assert len(pictures) == 2 * shown
+    data = base64.b64decode(str(pictures[0]["src"]).partition(",")[2])
+    assert simplejpeg.decode_jpeg(data).shape == (112, 112, 3)
+    assert re.search(r"pushed towards (fake|real) \([+-]\d", page.text)
+
+
+def test_health_is_explained_from_the_catalogue(page: Parsed) -> None:
+    from unmask.features import CATALOGUE
+
+    for name in ("quality.blur", "art.texture", "temp.rppg"):
+        assert CATALOGUE[name].title in page.text
+        assert CATALOGUE[name].meaning in page.text
+    assert "Not measurable on 20 % of clips" in page.text
+
+
+def test_markup_in_names_is_escaped_everywhere(copied: Folders, tmp_path: Path) -> None:
+    samples = read_table(copied.dataset / "samples.parquet", SAMPLES).to_pandas()
+    samples["uri"] = "/media/drawn/" + EVIL + samples["sample_id"] + ".mp4"
+    samples["source"] = f"{EVIL}|src"
+    samples.loc[samples["label"] == 1, "manipulation"] = f'{EVIL}" onload="x'
+    samples["compression"] = EVIL + samples["compression"].fillna("x")
+    samples["reason"] = samples["reason"].where(samples["reason"].isna(), f"{EVIL}: {EVIL}")
+    write_table(copied.dataset / "samples.parquet", samples, SAMPLES)
+    features = read_table(copied.features / "features.parquet", FEATURES).to_pandas()
+    features["reason"] = features["reason"].where(features["reason"].isna(), f"{EVIL}: {EVIL}")
+    write_table(copied.features / "features.parquet", features, FEATURES)
+    for path, kind, values in (
+        (copied.dataset / "dataset.json", DatasetInfo, {"name": EVIL, "warnings": [EVIL]}),
+        (copied.ensemble / "ensemble.json", EnsembleInfo, {"decision": EVIL}),
+        (copied.fusion / "fusion.json", FusionInfo, {"decision": EVIL}),
+        (copied.features / "extraction.json", ExtractionInfo, {"extractor_version": EVIL}),
+    ):
+        kind.load(path).model_copy(update=values).save(path)
+    copied.evaluate(tmp_path / "out")
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert html.count("&lt;script&gt;alert(1)") > 20
+    assert "<script" not in html
+    assert not Parsed(html).attributes("script")
+    assert not any("onload" in attributes for _, attributes in Parsed(html).elements)
+    markdown = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    assert "<script" not in markdown
+    assert "&lt;script&gt;" in markdown
+
+
+def test_the_summary_is_markdown_with_the_same_figures(folders: Folders) -> None:
+    text = (folders.root / "evaluation" / "summary.md").read_text(encoding="utf-8")
+    info = EvaluationInfo.load(folders.root / "evaluation" / "metrics.json")
+    assert text.startswith("# Evaluation of “drawn faces”\n\n**It ")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[0] == "| figure | fusion | ensemble | meso4 | meso4-b |"
+    auc = next(line for line in rows if line.startswith("| ROC AUC"))
+    assert full(info.video["fusion"]["roc_auc"]) in auc
+    columns = {line.count("|") for line in rows if line in rows[: 1 + 12]}
+    assert columns == {6}
+    lines = text.splitlines()
+    header = lines.index(rows[0])
+    assert lines[header + 1] == "|---|---|---|---|---|"
+    assert lines[header + 2].startswith("| ROC AUC")
+
+
+def test_a_clip_name_cannot_break_a_markdown_table() -> None:
+    assert escape_markdown("a|b\n# `c` <b>") == "a\\|b # \\`c\\` &lt;b&gt;"
+
+
+@pytest.mark.slow
+def test_a_report_without_extras_stands(copied: Folders, tmp_path: Path) -> None:
+    """No damage, no used fusion, no candidates, no health, no curves: sections say so instead of breaking."""
+    from unmask.schemas import DetectorInfo
+
+    for path, kind, values in (
+        (copied.ensemble / "ensemble.json", EnsembleInfo, {"candidates": {}}),
+        (copied.fusion / "fusion.json", FusionInfo, {"used": False, "importance": {}, "decision": "Too few samples."}),
+        (copied.features / "extraction.json", ExtractionInfo, {"health": []}),
+        *((folder / "detector.json", DetectorInfo, {"curve": []}) for folder in copied.trained),
+    ):
+        kind.load(path).model_copy(update=values).save(path)
+    copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": ()}))
+    page = Parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "No damage was asked for" in page.text
+    assert "Too few samples." in page.text
+    assert "meso4 has no training curve" in page.text
+    assert "No feature was measured" in page.text
+
+
+def test_words_of_figures() -> None:
+    estimate = Estimate(value=0.8731, low=0.81, high=0.9204, n=38)
+    assert full(estimate) == "0.873 (0.810–0.920, n = 38)"
+    assert full(estimate, "%") == "87 % (81–92 %, n = 38)"
+    assert full(Estimate(value=None, n=0)) == "undefined (no interval, n = 0)"
+    assert interval(Estimate(value=1.0, n=4)) == "no interval"
+    assert interval(Estimate(value=-0.1, low=-0.25, high=0.05, n=4)) == "-0.250 to 0.050"
+    assert number(0.997, "%") == "99.7 %"
+    assert number(1.0, "%") == "100 %"
+    assert tied("5 % of n = 3, 0.1–0.2") == "5\u00a0% of n\u00a0=\u00a03, 0.1\u2060–\u20600.2"
+
+
+def test_axes_hold_their_values_with_round_ticks() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        values = rng.normal(0, 10.0 ** rng.integers(-4, 5), rng.integers(1, 9)).tolist()
+        axis = nice_axis("x", values)
+        assert axis.low <= min(values)
+        assert max(values) <= axis.high
+        assert 2 <= len(axis.ticks) <= 8
+    assert nice_axis("x", [0, 7], from_zero=True).ticks == (0, 2, 4, 6, 8)
+    assert nice_axis("x", [3.0, 3.0]).high > 3
+
+
+def test_places_in_a_drawing_follow_the_axes() -> None:
+    plot = Plot("t", "d", Axis("x", 0, 1, (0, 1)), Axis("y", 0, 1, (0, 1)))
+    assert (plot.px(0), plot.px(1)) == (plot.left, 360 - plot.right)
+    assert plot.py(0) > plot.py(0.5) > plot.py(1) == plot.top
+    svg = interval_rows("t", "d", [Bar("<b>", 0.5, 0.2, 1.7, "0.5 & more")], Axis("x", 0, 1, (0, 1)), 0.5)
+    assert "&lt;b&gt;" in svg
+    assert "0.5 &amp; more" in svg
