@@ -1,5 +1,8 @@
 """What every detector of the registry must do, whatever its architecture."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -11,15 +14,28 @@ from unmask.errors import ContractError
 from unmask.schemas import DetectorInfo, Estimate
 
 # Trainable parameters at the detector's own input size, from the papers and reference implementations.
-PARAMETERS = {"meso4": 27_977}
-# Small inputs keep the tests quick; an architecture that is not listed is tested at its own size.
-SMALL_PX = {"meso4": 64}
+# Published counts of the ImageNet networks hold a classifier of 1000 classes, which a head of one unit replaces.
+PARAMETERS = {
+    "meso4": 27_977,
+    "mesoinception4": 28_615,
+    "xception": 22_855_952 - 1000 * 2049 + 2049,
+    "efficientnet_b4": 19_341_616 - 1000 * 1793 + 1793,
+    "resnet50": 25_557_032 - 1000 * 2049 + 2049,
+    "linear_probe": 2049,
+}
+SMALL_PX = 64  # keeps the tests quick; every architecture of the registry can take it
 NAMES = [*detectors.names(), "timm:test_resnet"]
+
+
+@functools.cache
+def built(name: str) -> detectors.Detector:
+    torch.manual_seed(0)
+    return detectors.build(name, input_size_px=SMALL_PX)
 
 
 def small(name: str) -> detectors.Detector:
     torch.manual_seed(0)
-    return detectors.build(name, input_size_px=SMALL_PX.get(name, 64))
+    return copy.deepcopy(built(name))  # quicker than drawing millions of weights for each test
 
 
 def inputs(detector: detectors.Detector, n: int) -> torch.Tensor:
