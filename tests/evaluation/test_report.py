@@ -18,6 +18,7 @@ from unmask.evaluation.wording import full, interval, number, tied
 from unmask.schemas import (
     FEATURES,
     SAMPLES,
+    VIDEO_SCORES,
     DatasetInfo,
     EnsembleInfo,
     Estimate,
@@ -239,6 +240,26 @@ def test_the_summary_is_markdown_with_the_same_figures(folders: Folders) -> None
 
 def test_a_clip_name_cannot_break_a_markdown_table() -> None:
     assert escape_markdown("a|b\n# `c` <b>") == "a\\|b # \\`c\\` &lt;b&gt;"
+
+
+def test_a_good_ranking_with_many_false_alarms_is_not_called_good(copied: Folders, tmp_path: Path) -> None:
+    """The first sentence must not praise a detector that calls every real fake."""
+    path = copied.fusion / "scores.parquet"
+    rows = read_table(path, VIDEO_SCORES).to_pandas()
+    # Rising within each class, but for one real above the lowest fake: a perfect ranking has no bootstrap interval.
+    rank = rows["label"] + np.linspace(0, 0.5, len(rows))
+    rank[rows.index[(rows["split"] == "test") & (rows["label"] == 0)][-1]] = 1.4
+    scored = rows["probability"].notna()
+    for low, high, expected in (
+        (0.5, 0.9, "ranks fakes above reals well .*but at the threshold in use it calls 100 % of reals fake"),
+        (0.05, 0.4, "ranks fakes above reals well .*but at the threshold in use it finds only 0 % of fakes"),
+        (-0.25, 0.9, "tells fakes from reals well on data like these"),
+    ):
+        probability = (low + (high - low) * rank / 1.5).clip(0, 1)
+        write_table(path, rows.assign(probability=probability.where(scored)), VIDEO_SCORES)
+        copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": ()}))
+        text = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+        assert re.search(expected, text), text[:300]
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def _ranking(results: Results) -> list[str]:
     if auc.high < 0.5:
         return [f"The ranking is worse than guessing: ROC AUC {full(auc)}. Check that the labels are not swapped."]
     if auc.low <= 0.5:
-        return [f"The ranking cannot be told from guessing: ROC AUC {full(auc)}, and guessing gives 0.5."]
+        return [f"The ranking cannot be told from guessing: ROC AUC {full(auc)}, while guessing gives 0.5."]
     return []
 
 

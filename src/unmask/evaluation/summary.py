@@ -11,6 +11,12 @@ from unmask.evaluation.results import Results
 from unmask.evaluation.wording import count, full, interval, listing, number, readable
 from unmask.schemas import Estimate
 
+# What the first sentence of the report calls good: the lower end of the interval must reach this.
+SAFE_AUC = 0.8
+MANY_FALSE_ALARMS = 0.2
+FEW_FOUND = 0.5
+# Below this many groups, an interval that reaches down to guessing says more about the data than about the detector.
+FEW_GROUPS = 20
 NOUNS = {"video": "video", "image": "image", "audio": "recording"}
 
 
@@ -89,11 +95,27 @@ def _verdict(results: Results) -> tuple[str, str]:
         return f"There are too few test samples to say how good it is: {shown}.", "bad"
     if auc.high < 0.5:
         return f"It ranks worse than guessing: {shown}.", "bad"
+    if auc.low <= 0.5 and results.n_groups < FEW_GROUPS:
+        groups = count(results.n_groups, "independent group")
+        return f"The test split is too small to tell it from guessing: {shown} of {groups}.", "weak"
     if auc.low <= 0.5:
         return f"It cannot be told from guessing: {shown}.", "bad"
-    if auc.low < 0.8:
+    if auc.low < SAFE_AUC:
         return f"It is better than guessing, but not by a safe margin: {shown}.", "weak"
+    trouble = _trouble_at_threshold(results)
+    if trouble:
+        return f"It ranks fakes above reals well ({shown}), but {trouble}.", "weak"
     return f"It tells fakes from reals well on data like these: {shown}.", "good"
+
+
+def _trouble_at_threshold(results: Results) -> str:
+    """Say what spoils the verdicts of a detector that ranks well."""
+    fpr, tpr = results.point.fpr.value or 0, results.point.tpr.value or 0
+    if fpr > MANY_FALSE_ALARMS:
+        return f"at the threshold in use it calls {number(fpr, '%')} of reals fake (n = {results.point.fpr.n})"
+    if tpr < FEW_FOUND:
+        return f"at the threshold in use it finds only {number(tpr, '%')} of fakes (n = {results.point.tpr.n})"
+    return ""
 
 
 def _what(results: Results) -> str:
