@@ -151,7 +151,7 @@ def test_a_file_is_scored_with_the_bundle_of_the_run(done: Done) -> None:
     fake = sorted((done.data / "fake").rglob("*.mp4"))[0]
     command = [sys.executable, "-m", "unmask.cli", "score", "--bundle", str(done.latest / "bundle")]
     text = subprocess.run([*command, str(fake)], capture_output=True, text=True, check=True, timeout=120).stdout
-    for word in ("meso4", "quality.blur", "threshold"):
+    for word in ("meso4", "probability of a fake", "threshold", "Sharpness"):
         assert word.lower() in text.lower()
     files = [str(fake), str(done.data / "real" / "wall.mp4")]
     lines = subprocess.run([*command, "--json", *files], capture_output=True, text=True, check=True, timeout=120).stdout
