@@ -20,6 +20,7 @@ from unmask.metrics import (
     clopper_pearson,
     expected_calibration_error,
     f1,
+    negative_log_likelihood,
     roc_auc,
 )
 from unmask.metrics.intervals import group_codes, resample_counts
@@ -75,8 +76,13 @@ def test_own_figures_work_and_agree_with_the_fast_path() -> None:
     y, s, g = _clustered(2, 10)
     slow = bootstrap_estimate(lambda a, b: roc_auc(a, b), y, s, g, rng=np.random.default_rng(1), resamples=100)
     fast = bootstrap_estimate(roc_auc, y, s, g, rng=np.random.default_rng(1), resamples=100)
-    assert slow == fast
-    assert fast.method == "cluster bootstrap over 10 groups, 100 resamples, percentile"
+    assert slow.value == fast.value
+    assert slow.low < slow.value < slow.high
+    metrics = [roc_auc, lambda a, b: roc_auc(a, b)]
+    both = bootstrap_values(metrics, y, s, g, rng=np.random.default_rng(1), resamples=100)[:, 0]
+    assert both[:, 0] == pytest.approx(both[:, 1], abs=1e-12)
+    assert fast.method == "cluster bootstrap over 10 groups, 100 resamples, t on the logit scale"
+    assert slow.method == "cluster bootstrap over 10 groups, 100 resamples, percentile widened for the number of groups"
     assert fast != bootstrap_estimate(roc_auc, y, s, g, rng=np.random.default_rng(2), resamples=100)
 
 
@@ -130,24 +136,42 @@ def test_expected_calibration_error_of_perfect_probabilities() -> None:
     assert expected_calibration_error(1 - labels, p) > perfect.high
 
 
-@pytest.mark.parametrize("metric", [roc_auc, brier], ids=["roc_auc", "brier"])
-def test_intervals_cover_the_truth(metric: object, capsys: pytest.CaptureFixture[str]) -> None:
-    """300 data sets of 40 groups with correlated members; a bootstrap by sample instead is too narrow."""
+def test_interval_by_hand() -> None:
+    """Logit, bootstrap standard error times √(G / (G - 1)), and the t quantile of G - 1."""
+    y, s, g = _clustered(6, 8)
+    values = bootstrap_values([roc_auc], y, s, g, rng=np.random.default_rng(3), resamples=500)[:, 0, 0]
+    e = bootstrap_estimate(roc_auc, y, s, g, rng=np.random.default_rng(3), resamples=500)
+    reach = 2.364624 * np.std(values) * np.sqrt(8 / 7) / (e.value * (1 - e.value))
+    logit = np.log(e.value / (1 - e.value))
+    assert e.low == pytest.approx(1 / (1 + np.exp(-(logit - reach))), abs=1e-6)
+    assert e.high == pytest.approx(1 / (1 + np.exp(-(logit + reach))), abs=1e-6)
+    loss = bootstrap_estimate(
+        negative_log_likelihood, y, np.full(len(y), 0.01), g, rng=np.random.default_rng(3), resamples=99
+    )
+    assert loss.value > 1
+    assert loss.method.endswith("t on the log scale")
+
+
+@pytest.mark.parametrize("n_groups", [10, 40])
+def test_intervals_cover_the_truth(n_groups: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """300 data sets with correlated members of groups; resampling by sample instead is too narrow."""
 
     def scores(seed: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         y, s, g = _clustered(seed, groups)
         return y, 1 / (1 + np.exp(-s)), g
 
-    truth = metric(*scores(12345, 50_000)[:2])
-    covered = {"by group": 0, "by sample": 0}
+    truth = {metric: metric(*scores(12345, 50_000)[:2]) for metric in (roc_auc, brier)}
+    covered = dict.fromkeys(["AUC by group", "Brier by group", "AUC by sample"], 0)
     for seed in range(300):
-        y, s, g = scores(seed, 40)
-        for how, groups in (("by group", g), ("by sample", np.arange(len(y)))):
+        y, s, g = scores(seed, n_groups)
+        ways = ((roc_auc, g), (brier, g), (roc_auc, np.arange(len(y))))
+        for name, (metric, groups) in zip(covered, ways, strict=True):
             e = bootstrap_estimate(metric, y, s, groups, rng=np.random.default_rng(seed), resamples=300)
-            covered[how] += e.low <= truth <= e.high
-    share = {how: f"{count / 300:.1%}" for how, count in covered.items()}
+            covered[name] += e.low <= truth[metric] <= e.high
+    share = {name: count / 300 for name, count in covered.items()}
     with capsys.disabled():
-        sys.stdout.write(f"\ncoverage of the 95 % interval: {share}\n")
-    # Binomial error of 300 simulations at 95 % is 1.3 points; the percentile interval is a little short at 40 groups.
-    assert 0.91 <= covered["by group"] / 300 <= 0.985
-    assert covered["by sample"] < covered["by group"]
+        sys.stdout.write(f"\ncoverage of 95 % intervals, {n_groups} groups: {share}\n")
+    # The binomial error of 300 simulations at 95 % is 1.3 points.
+    assert 0.915 <= share["AUC by group"] <= 0.985
+    assert 0.915 <= share["Brier by group"] <= 0.985
+    assert share["AUC by sample"] < share["AUC by group"] - 0.02

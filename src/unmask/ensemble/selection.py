@@ -167,10 +167,14 @@ def _compare(
     table = np.stack(list(scores.values()), axis=1)
     values = bootstrap_values([roc_auc], labels, table, groups, rng=rng, resamples=RESAMPLES)[:, :, 0]
     aucs = [roc_auc(labels, column) or 0.0 for column in table.T]
-    method = f"{len(np.unique(fold))} group folds, cluster bootstrap over {group_codes(groups)[1]} groups"
-    n = len(labels)
-    candidates = {name: percentile_estimate(aucs[k], values[:, k], n, method) for k, name in enumerate(weighers)}
-    return candidates, percentile_estimate(aucs[1] - aucs[0], values[:, 1] - values[:, 0], n, f"paired, {method}")
+    n_groups, n = group_codes(groups)[1], len(labels)
+    method = f"{len(np.unique(fold))} group folds, cluster bootstrap over {n_groups} groups"
+    candidates = {
+        name: percentile_estimate(aucs[k], values[:, k], n, method, n_groups=n_groups)
+        for k, name in enumerate(weighers)
+    }
+    gain = values[:, 1] - values[:, 0]
+    return candidates, percentile_estimate(aucs[1] - aucs[0], gain, n, f"paired, {method}", n_groups=n_groups)
 
 
 def _auc_of(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from unmask.config import FusionConfig
@@ -152,7 +153,7 @@ def _compare(
     logit: FloatArray,
     decided: FloatArray,
     labels: IntArray,
-    groups: object,
+    groups: npt.NDArray[np.object_],
     splits: Splits,
     rng: np.random.Generator,
 ) -> tuple[dict[str, Estimate], Estimate]:
@@ -172,11 +173,16 @@ def _compare(
         # others have too much of. Turning them round would look like knowledge, so they count as no knowledge.
         share = (y.sum() + 1) / (len(y) + 2)
         table[judged, 2] = sigmoid(slope * decided[judged] + offset) if slope > 0 else share
-    values = bootstrap_values([negative_log_likelihood], labels, table, groups, rng=rng, resamples=RESAMPLES)[:, :, 0]  # type: ignore[arg-type]
+    values = bootstrap_values([negative_log_likelihood], labels, table, groups, rng=rng, resamples=RESAMPLES)[:, :, 0]
     found = [negative_log_likelihood(labels, column) or 0.0 for column in table.T]
-    method, n = f"out of {len(splits)} group folds, cluster bootstrap", len(labels)
-    nll = {name: percentile_estimate(found[k], values[:, k], n, method) for k, name in enumerate(DESCRIPTIONS)}
-    return nll, percentile_estimate(found[2] - found[0], values[:, 2] - values[:, 0], n, f"paired, {method}")
+    n_groups, n = group_codes(groups)[1], len(labels)
+    method = f"out of {len(splits)} group folds, cluster bootstrap over {n_groups} groups"
+    nll = {
+        name: percentile_estimate(found[k], values[:, k], n, method, n_groups=n_groups)
+        for k, name in enumerate(DESCRIPTIONS)
+    }
+    change = values[:, 2] - values[:, 0]
+    return nll, percentile_estimate(found[2] - found[0], change, n, f"paired, {method}", n_groups=n_groups)
 
 
 def _sensible(logit: FloatArray, decided: FloatArray, labels: IntArray, usable: Sequence[str]) -> list[str]:

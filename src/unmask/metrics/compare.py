@@ -225,8 +225,11 @@ def paired_difference(
     table = np.stack([np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)], axis=1)
     values = bootstrap_values([metric], labels, table, groups, rng=rng, resamples=resamples)[:, :, 0]
     n_groups = group_codes(groups)[1]
+    if n_groups < 2:
+        return Estimate(value=second - first, n=n, confidence=confidence, method=f"no interval: {n_groups} groups")
     method = f"paired cluster bootstrap over {n_groups} groups"
-    return percentile_estimate(second - first, values[:, 1] - values[:, 0], n, method, confidence)
+    difference = values[:, 1] - values[:, 0]
+    return percentile_estimate(second - first, difference, n, method, confidence, n_groups=n_groups)
 
 
 def effect_size(auc_a: float, auc_b: float) -> float | None:

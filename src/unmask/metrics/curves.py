@@ -46,7 +46,7 @@ class SortedScores:
         if not np.all(np.isfinite(s)):
             raise ValueError("scores must be finite; leave out samples without a score and count them")
         self.n = len(s)
-        order = np.argsort(-s, kind="stable")
+        order = np.argsort(-s)
         self.fake_order: IntArray = order[fake[order]].astype(np.int64)
         self.real_order: IntArray = order[~fake[order]].astype(np.int64)
         self.fake_scores: FloatArray = s[self.fake_order]

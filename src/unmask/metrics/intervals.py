@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from unmask.metrics.curves import CountArray, FloatArray, IntArray, SortedScores
-from unmask.metrics.figures import Metric, expected_calibration_error, roc_auc, weighted_form
+from unmask.metrics.figures import (
+    Metric,
+    expected_calibration_error,
+    negative_log_likelihood,
+    roc_auc,
+    weighted_form,
+)
 from unmask.schemas.documents import Estimate
 
 # Elements of the weight matrix worked on at once: small enough to stay in the cache of one core.
@@ -177,7 +186,12 @@ def bootstrap_estimate(
     resamples: int,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Estimate a figure with a percentile interval from resamples drawn by group.
+    """Estimate a figure with an interval from resamples drawn by group.
+
+    For the figures of `unmask.metrics`, the standard error comes from the resamples and the interval is symmetric on
+    the scale of the logit (of the logarithm, for the likelihood), with the quantile of Student's t for the number of
+    groups: with 10 groups it covers about 95 %, where percentiles of the resamples cover 86 %. Any other figure gets
+    percentiles, widened for few groups.
 
     Resamples in which the figure is undefined (one class only) are left out and counted in ``method``. The bootstrap
     cannot see beyond a perfect ranking, so an AUC of exactly 0 or 1 gets an exact one-sided bound instead.
@@ -215,10 +229,59 @@ def _estimate(
         return Estimate(value=value, n=n, confidence=confidence, method=f"no interval: {n_groups} groups")
     if metric is roc_auc and value in (0.0, 1.0):
         return _perfect_auc(value, labels, codes, n_groups, confidence)
-    return percentile_estimate(value, values, n, f"cluster bootstrap over {n_groups} groups", confidence)
+    method = f"cluster bootstrap over {n_groups} groups"
+    scale = _SCALES.get(metric.func if isinstance(metric, partial) else metric, _LOGIT)
+    if weighted_form(metric) is not None and scale.holds(value):
+        return _studentised(value, values, n, method, n_groups, confidence, scale)
+    return percentile_estimate(value, values, n, method, confidence, n_groups=n_groups)
 
 
-def percentile_estimate(value: float, values: FloatArray, n: int, method: str, confidence: float = 0.95) -> Estimate:
+@dataclass(frozen=True)
+class _Scale:
+    """A scale without ends, on which the resampled figures are nearly normal.
+
+    Attributes:
+        name: For ``method``.
+        high: Upper end of the figure's own scale; the lower one is 0.
+    """
+
+    name: str
+    high: float
+
+    def holds(self, value: float) -> bool:
+        return 0 < value < self.high
+
+    def slope(self, value: float) -> float:
+        """How fast the transformed value grows with the value."""
+        return 1 / value if math.isinf(self.high) else 1 / (value * (1 - value))
+
+    def moved(self, value: float, by: float) -> float:
+        """Move by a distance on the transformed scale and come back."""
+        if math.isinf(self.high):
+            return value * math.exp(by)
+        return float(special.expit(special.logit(value) + by))
+
+
+_LOGIT = _Scale("logit", 1.0)
+_SCALES: dict[Any, _Scale] = {negative_log_likelihood: _Scale("log", math.inf)}
+
+
+def _studentised(
+    value: float, values: FloatArray, n: int, method: str, n_groups: int, confidence: float, scale: _Scale
+) -> Estimate:
+    defined, method = _defined(values, f"{method}, {len(values)} resamples, t on the {scale.name} scale")
+    if len(defined) < max(2, len(values) / 2):
+        return Estimate(value=value, n=n, confidence=confidence, method=f"no interval: {method}")
+    # Groups drawn with replacement vary a little less than groups drawn from the world.
+    error = float(np.std(defined)) * math.sqrt(n_groups / (n_groups - 1))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, n_groups - 1)) * error * scale.slope(value)
+    low, high = scale.moved(value, -reach), scale.moved(value, reach)
+    return Estimate(value=value, low=low, high=high, n=n, confidence=confidence, method=method)
+
+
+def percentile_estimate(
+    value: float, values: FloatArray, n: int, method: str, confidence: float = 0.95, *, n_groups: int | None = None
+) -> Estimate:
     """Put a percentile interval of resampled values around an estimate.
 
     Args:
@@ -227,18 +290,28 @@ def percentile_estimate(value: float, values: FloatArray, n: int, method: str, c
         n: Samples.
         method: What the resamples are.
         confidence: Coverage of the interval.
+        n_groups: Groups that were drawn from; the percentiles are moved outwards as far as Student's t is wider than
+            the normal distribution (Hesterberg, 2015). None: they are not.
 
     Returns:
         The estimate; ``method`` counts the resamples and what was left out.
     """
-    defined = values[~np.isnan(values)]
-    dropped = len(values) - len(defined)
-    method = f"{method}, {len(values)} resamples, percentile" + (f", {dropped} undefined left out" if dropped else "")
+    kind = "percentile" if n_groups is None else "percentile widened for the number of groups"
+    defined, method = _defined(values, f"{method}, {len(values)} resamples, {kind}")
     if len(defined) < max(2, len(values) / 2):
         return Estimate(value=value, n=n, confidence=confidence, method=f"no interval: {method}")
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(defined, [tail, 100 - tail])
+    tail = (1 - confidence) / 2
+    if n_groups is not None:
+        reach = math.sqrt(n_groups / (n_groups - 1)) * stats.t.ppf(1 - tail, n_groups - 1)
+        tail = float(stats.norm.sf(reach))
+    low, high = np.percentile(defined, [100 * tail, 100 * (1 - tail)])
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=confidence, method=method)
+
+
+def _defined(values: FloatArray, method: str) -> tuple[FloatArray, str]:
+    defined = values[~np.isnan(values)]
+    dropped = len(values) - len(defined)
+    return defined, method + (f", {dropped} undefined left out" if dropped else "")
 
 
 def _perfect_auc(value: float, labels: npt.NDArray[Any], codes: IntArray, n_groups: int, confidence: float) -> Estimate:
