@@ -4,15 +4,18 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /build
-RUN python3 -m venv /opt/unmask
-COPY requirements/training.lock requirements/models.lock requirements/
-RUN /opt/unmask/bin/pip install --no-cache-dir --require-hashes -r requirements/training.lock \
- && /opt/unmask/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/models.lock
+# uv, as in `make setup`: pip refuses a package that the face networks' runtime asks for.
+COPY requirements/uv.lock requirements/training.lock requirements/models.lock requirements/
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes -r requirements/uv.lock
+ENV UV_NO_CACHE=1 UV_PYTHON=/opt/unmask/bin/python
+RUN python3 -m venv --without-pip /opt/unmask \
+ && /opt/uv/bin/uv pip install --require-hashes -r requirements/training.lock \
+ && /opt/uv/bin/uv pip install --require-hashes --no-deps -r requirements/models.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY components components
 COPY pipelines pipelines
-RUN /opt/unmask/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /opt/uv/bin/uv pip install --no-deps --no-build-isolation .
 
 FROM ${BASE}
 COPY --from=build /opt/unmask /opt/unmask
