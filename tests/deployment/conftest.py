@@ -1,9 +1,11 @@
-"""The hand-made release, written once."""
+"""The hand-made release and a rendered clip, each made once."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from release_parts import Parts, write_parts
+from release_parts import Parts, write_clips, write_parts
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +14,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     made = write_parts(tmp_path_factory.mktemp("release"), ("meso4", "meso4:other"))
     made.write_bundle()
     return made
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered talking face, 2.4 s."""
+    return write_clips(tmp_path_factory.mktemp("clips"))[0]

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from unmask.config import BundleConfig, ExtractConfig, TrainConfig
+from unmask.data.sampleset.clips import Job, render
 from unmask.deployment.bundle_stage import run_bundle
 from unmask.detectors import Detector, build
 from unmask.detectors.storage import save_detector
@@ -119,6 +120,13 @@ def write_parts(root: Path, names: tuple[str, ...] = ("meso4",)) -> Parts:
     ).save(root / "dataset" / "dataset.json")
     _write_evaluation(root / "evaluation", names)
     return Parts(root, trained)
+
+
+def write_clips(folder: Path) -> tuple[Path, Path]:
+    """Render a talking face and a forgery of it."""
+    job = Job(seed=3, group=0, member=0, size_px=256, fps=25, duration_s=2.4)
+    render(job, folder)
+    return folder / job.real_path, folder / job.fake_path
 
 
 def detector_info(name: str, detector: Detector) -> DetectorInfo:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.special import expit
 
-from unmask.config import ExtractConfig, IngestConfig, TrainConfig
+from unmask.config import ExtractConfig, IngestConfig
 from unmask.deployment.bundle import (
     ENSEMBLE,
     EXTRACT,
@@ -35,7 +35,7 @@ from unmask.deployment.cautions import cautions
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, video_logits
 from unmask.errors import ContractError, InputError, MediaError
-from unmask.features import CATALOGUE, EXTRACTOR_VERSION, Crop, Measurement, measure
+from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, measure
 from unmask.fusion.apply import apply_fusion, contributions
 from unmask.media.preprocessing import decode_crop, to_input
 from unmask.media.probe import MediaFacts, probe
@@ -151,7 +151,7 @@ class Bundle:
         point = self.operating_point
         verdict, reason = decide(probability, point.threshold, agreement, self.ensemble.agreement_threshold)
         if probability is None:
-            reason = f"no_face: the detectors judge faces, and none was found in this {facts.modality}"
+            reason = _why_unscored(facts)
         pushes = self._pushes(logit, measurement.features) if probability is not None and self.fusion.used else {}
         return Verdict(
             file=called,
@@ -208,8 +208,7 @@ class Bundle:
         images: dict[int, NDArray[np.uint8]] = {}
         faces = np.array([crop.face_index for crop in crops], np.int64)
         for position, name in enumerate(self.ensemble.detectors):
-            config = TrainConfig.model_validate(self.detectors[name].config)
-            chosen = evenly_spaced(faces, config.eval_frames_per_video)
+            chosen = evenly_spaced(faces, int(self.detectors[name].config["eval_frames_per_video"]))
             frames[name] = len(chosen)
             if not chosen:
                 continue
@@ -306,9 +305,15 @@ def _known(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def _why_unscored(facts: MediaFacts) -> str:
+    if facts.modality == "audio":
+        return "audio: the detectors of this bundle judge faces, not sound"
+    return f"no_face: the detectors judge faces, and none was found in this {facts.modality}"
+
+
 def _null_reason(code: str | None) -> str | None:
     """Put the sentence of the catalogue behind the code of a missing value."""
-    return f"{code}: {NULL_REASONS[code]}" if code in NULL_REASONS else code
+    return f"{code}: {NULL_REASONS[code]}" if code is not None and code in NULL_REASONS else code
 
 
 def _session(content: bytes, threads: int) -> Any:

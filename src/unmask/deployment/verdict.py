@@ -9,7 +9,7 @@ from pydantic import Field
 
 from unmask.schemas import Document
 
-WIDTH = 96
+WIDTH = 100
 NAME_WIDTH = 34
 BAR_WIDTH = 20
 # Meanings are told of so many features, those that moved the probability most.
@@ -133,12 +133,12 @@ def render_text(verdict: Verdict) -> str:
         verdict: The verdict.
 
     Returns:
-        Text of at most 96 columns (longer only where the name of the file is), without a line break at the end.
+        Text of at most 100 columns (longer only where the name of the file is), without a line break at the end.
     """
     blocks = [_headline(verdict)]
-    if verdict.detectors:
+    if any(detector.probability is not None for detector in verdict.detectors):
         blocks.append(_detector_table(verdict))
-    if verdict.features:
+    if any(feature.value is not None for feature in verdict.features):
         blocks.append(_feature_table(verdict))
         blocks.append(_not_measured(verdict.features))
     if verdict.warnings:
@@ -198,8 +198,6 @@ def _detector_table(verdict: Verdict) -> list[str]:
 
 def _feature_table(verdict: Verdict) -> list[str]:
     measured = [feature for feature in verdict.features if feature.value is not None]
-    if not measured:
-        return []
     measured.sort(key=lambda feature: -abs(feature.contribution or 0.0))
     lines = [f"{'What was measured':<{NAME_WIDTH}} {'value':>9}  {'usual for reals':<15}  {'pushes to':<10}  unit"]
     for feature in measured:
