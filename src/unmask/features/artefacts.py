@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import rfft2
 
 from unmask.features.observation import Clip, Floats, Moment, Null, Value
 from unmask.media.crops import crop_square
@@ -18,7 +20,7 @@ MIN_FACE_PX = 64
 WORK_PX = 128  # side of the square on which border, texture and colour are measured
 WORK_SCALE = 1.6  # of the face box, so that there is a ring around the face
 MIN_LIGHT, MAX_LIGHT = 10.0, 98.0  # CIELAB L* of the face between which colour means something
-SPECTRUM_SIDES_PX = (512, 256, 128, 64)
+SPECTRUM_SIDES_PX = (256, 128, 64)
 SPECTRUM_BAND = (0.1, 0.45)  # cycles per pixel
 NAMES = ("art.edge", "art.texture", "art.color", "art.freq")
 
@@ -84,7 +86,7 @@ class Artefacts:
 
 def view_face(frame: Frame, face: Face) -> FaceView:
     """Bring a face to a fixed size and mark its inside, its outline and its surroundings."""
-    left, top, side = crop_square(face, WORK_SCALE, frame.width_px, frame.height_px)
+    left, top, side = crop_square(face, WORK_SCALE, WORK_PX, frame.width_px, frame.height_px)
     rgb = frame.rgb(left, top, left + side, top + side, (WORK_PX, WORK_PX))
     oval = (face.landmarks[list(FACE_OVAL), :2] - [left, top]) * (WORK_PX / side)
     filled = np.zeros((WORK_PX, WORK_PX), np.uint8)
@@ -160,18 +162,20 @@ def face_spectrum(frame: Frame, face: Face) -> Floats | None:
     left, top = round(float(x0 + x1 - (side or 0)) / 2), round(float(y0 + y1 - (side or 0)) / 2)
     if side is None or left < 0 or top < 0 or left + side > frame.width_px or top + side > frame.height_px:
         return None
+    window, bins, counts = _spectrum_plan(side)
     patch = frame.luma[top : top + side, left : left + side].astype(np.float32)
-    patch = (patch - patch.mean()) * np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
-    power = np.abs(np.fft.rfft2(patch)) ** 2 / side**2
-    bins = np.minimum(np.round(_radius(side) * 128).astype(int), 64)
-    sums = np.bincount(bins.ravel(), power.ravel(), minlength=65)
-    counts = np.bincount(bins.ravel(), minlength=65)
-    return np.asarray(np.log10(sums[1:] / np.maximum(counts[1:], 1) + 1e-4))
+    power = np.abs(rfft2((patch - patch.mean()) * window)) ** 2 / side**2
+    sums = np.bincount(bins, power.ravel(), minlength=65)
+    return np.asarray(np.log10(sums[1:] / counts[1:] + 1e-4))
 
 
-def _radius(side: int) -> Floats:
-    """Frequency of each coefficient of a real 2D transform, cycles per pixel."""
-    return np.asarray(np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]))
+@lru_cache(maxsize=len(SPECTRUM_SIDES_PX))
+def _spectrum_plan(side: int) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]:
+    """Window ``(S, S)``, ring of each coefficient of a real 2D transform, and size of each ring (at least 1)."""
+    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    bins = np.minimum(np.round(radius * 128).astype(np.intp), 64).ravel()
+    return window, bins, np.maximum(np.bincount(bins, minlength=65), 1)
 
 
 def spectral_slope(spectra: list[Floats]) -> float:

@@ -16,7 +16,8 @@ from unmask.media.video import Frame
 # Convex outlines on FaceMesh: right cheek, left cheek, forehead (the person's sides).
 SKIN_REGIONS = ((117, 118, 101, 36, 205, 187, 123), (346, 347, 330, 266, 425, 411, 352), (67, 10, 297, 336, 9, 107))
 SURROUND_SHORT_SIDE_PX = 96
-MIN_REGION_PIXELS = 12  # at half resolution
+MIN_REGION_PIXELS = 12  # of the patch
+PATCH_PX = 64  # faces are measured at this size or up to twice of it
 INNER_OVAL = 0.8  # the oval is shrunk by this, so that hair and background do not leak in
 
 
@@ -87,15 +88,17 @@ def _surround_luma(moment: Moment) -> float:
 
 def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
     """Mean luma of the inner face, then mean RGB of each skin region; None if the face lies outside."""
-    luma, *chroma = _half_planes(frame)
-    height, width = luma.shape
+    planes = _half_planes(frame)
+    height, width = planes[0].shape
     points = face.landmarks[:, :2] / 2
     x0, y0 = np.floor(np.maximum(points.min(axis=0), 0)).astype(int)
     x1, y1 = np.ceil(np.minimum(points.max(axis=0), [width, height])).astype(int)
     if x1 - x0 < 4 or y1 - y0 < 4:
         return None
-    patches = [np.ascontiguousarray(plane[y0:y1, x0:x1]) for plane in (luma, *chroma)]
-    local = points - [x0, y0]
+    shrink = _shrink_for(min(x1 - x0, y1 - y0))
+    size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
+    patches = [_patch(plane[y0 : y0 + size[1] * shrink, x0 : x0 + size[0] * shrink], size) for plane in planes]
+    local = (points - [x0, y0]) / shrink
     oval = local[list(FACE_OVAL)]
     inner = oval.mean(axis=0) + INNER_OVAL * (oval - oval.mean(axis=0))
     face_luma = cv2.mean(patches[0], _mask(inner, patches[0].shape))[0]
@@ -108,6 +111,20 @@ def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
         yuv = [cv2.mean(patch, mask)[0] for patch in patches]
         colours += frame.colour(np.array(yuv if len(yuv) == 3 else [yuv[0], 128.0, 128.0])).tolist()
     return (face_luma, *colours)
+
+
+def _shrink_for(extent_px: int) -> int:
+    """How much a large face is shrunk before its means are taken: area averages lose nothing."""
+    shrink = 1
+    while extent_px // (2 * shrink) >= PATCH_PX:
+        shrink *= 2
+    return shrink
+
+
+def _patch(plane: Image, size: tuple[int, int]) -> Image:
+    if plane.shape[::-1] == size:
+        return np.ascontiguousarray(plane)
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _half_planes(frame: Frame) -> list[Image]:

@@ -65,12 +65,16 @@ class EvenSampler:
         self._next = int(np.searchsorted(self._targets, frame_index, side="right"))
 
 
-def crop_square(face: Face, scale: float, width_px: int, height_px: int) -> tuple[int, int, int]:
+def crop_square(face: Face, scale: float, size_px: int, width_px: int, height_px: int) -> tuple[int, int, int]:
     """Place the square of a crop: around the face box, enlarged, moved into the picture where it fits.
+
+    Edges lie on even pixels, on which chroma is sampled, and for squares much larger than the result on multiples of
+    four or eight, so that a halved picture can be cut.
 
     Args:
         face: The face.
         scale: The longer side of its box is enlarged by this.
+        size_px: Side of the result.
         width_px: Of the picture.
         height_px: Of the picture.
 
@@ -78,13 +82,16 @@ def crop_square(face: Face, scale: float, width_px: int, height_px: int) -> tupl
         Left edge, top edge and side in whole pixels.
     """
     x0, y0, x1, y1 = face.box.astype(float)
-    side = max(2, round(max(x1 - x0, y1 - y0) * scale))
-    left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
-    if side <= width_px:
-        left = min(max(left, 0), width_px - side)
-    if side <= height_px:
-        top = min(max(top, 0), height_px - side)
-    return left, top, side
+    wanted = max(x1 - x0, y1 - y0) * scale
+    grid = 8 if wanted >= 4 * size_px else 4 if wanted >= 2 * size_px else 2
+    side = max(grid, round(wanted / grid) * grid)
+    return _place((x0 + x1) / 2, side, grid, width_px), _place((y0 + y1) / 2, side, grid, height_px), side
+
+
+def _place(centre: float, side: int, grid: int, extent: int) -> int:
+    """Edge of a square around a centre, on a grid, and inside the picture if it fits."""
+    edge = round((centre - side / 2) / grid) * grid
+    return min(max(edge, 0), (extent - side) // grid * grid) if side <= extent else edge
 
 
 def cut_crop(frame: Frame, face: Face, scale: float, size_px: int) -> Image:
@@ -99,7 +106,7 @@ def cut_crop(frame: Frame, face: Face, scale: float, size_px: int) -> Image:
     Returns:
         RGB ``(size_px, size_px, 3)``, uint8; black where the square reaches out of the picture.
     """
-    left, top, side = crop_square(face, scale, frame.width_px, frame.height_px)
+    left, top, side = crop_square(face, scale, size_px, frame.width_px, frame.height_px)
     return frame.rgb(left, top, left + side, top + side, (size_px, size_px))
 
 

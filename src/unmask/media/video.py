@@ -123,7 +123,9 @@ class Frame:
             ``(height, width, 3)``, uint8.
         """
         size = size_px or (x1 - x0, y1 - y0)
-        planes = [_cut(self.luma, x0, y0, x1, y1, size)]
+        number = self._level_for((x0, y0, x1, y1), size)
+        step = 1 << number
+        planes = [_cut(self.level(number), x0 / step, y0 / step, x1 / step, y1 / step, size)]
         for plane in self.chroma or ():
             sx, sy = self._chroma_scale(plane)
             planes.append(_cut(plane, x0 * sx, y0 * sy, x1 * sx, y1 * sy, size))
@@ -155,6 +157,18 @@ class Frame:
         """Convert mean values ``(..., 3)`` of luma, Cb and Cr to RGB, float64, not clipped."""
         matrix = rgb_matrix(self.matrix, self.full_range).astype(np.float64)
         return np.asarray(yuv @ matrix[:, :3].T + matrix[:, 3])
+
+    def _level_for(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> int:
+        """The smallest level that still has as many pixels as the result, and on whose grid the region lies."""
+        number = 0
+        while (
+            min(box[2] - box[0], box[3] - box[1]) >> (number + 1) >= max(size)
+            and all(edge % (2 << number) == 0 for edge in box)
+            and self.width_px % (2 << number) == 0
+            and self.height_px % (2 << number) == 0
+        ):
+            number += 1
+        return number
 
     def _chroma_scale(self, plane: Image) -> tuple[float, float]:
         """Chroma pixels per luma pixel, across and down; powers of two even for odd sizes."""
