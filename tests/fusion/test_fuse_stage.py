@@ -11,6 +11,7 @@ import pytest
 
 from unmask.config import FusionConfig
 from unmask.errors import ContractError, InputError
+from unmask.fusion.analysis import FusionAnalysis
 from unmask.fusion.fuse_stage import run_fuse
 from unmask.metrics import roc_auc
 from unmask.schemas import VIDEO_SCORES, FusionInfo, read_table
@@ -43,6 +44,7 @@ def test_scores_every_sample(build: Build, draw: Draw, tmp_path: Path) -> None:
     assert outcome.metrics["calib_nll_fusion"] < outcome.metrics["calib_nll_ensemble"]
     assert outcome.messages[0] == info.decision
     assert "max_f1" in outcome.messages[1]
+    assert FusionAnalysis.load(tmp_path / "out" / "analysis.json").weights[0].input in {"ensemble", "temp.flow_oddity"}
 
 
 def test_labels_and_features_of_test_change_nothing_that_is_chosen(build: Build, draw: Draw, tmp_path: Path) -> None:
@@ -55,14 +57,15 @@ def test_labels_and_features_of_test_change_nothing_that_is_chosen(build: Build,
     )
     run_fuse(*build(rows, "a"), tmp_path / "a" / "out", CONFIG, 3)
     run_fuse(*build(shuffled, "b"), tmp_path / "b" / "out", CONFIG, 3)
-    assert (tmp_path / "a/out/fusion.json").read_bytes() == (tmp_path / "b/out/fusion.json").read_bytes()
+    for file in ("fusion.json", "analysis.json"):
+        assert (tmp_path / "a/out" / file).read_bytes() == (tmp_path / "b/out" / file).read_bytes()
 
 
 def test_same_bytes_again(build: Build, draw: Draw, tmp_path: Path) -> None:
     folders = build(_halves(draw(160, 2, feature=1.0, missing=0.2)))
     for name in "xy":
         run_fuse(*folders, tmp_path / name, CONFIG, 3)
-    for file in ("fusion.json", "scores.parquet"):
+    for file in ("fusion.json", "analysis.json", "scores.parquet"):
         assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
 
 
@@ -89,6 +92,7 @@ def test_few_samples_go_through(build: Build, draw: Draw, tmp_path: Path) -> Non
     outcome = run_fuse(*build(rows), tmp_path / "out", CONFIG, 3)
     info = FusionInfo.load(tmp_path / "out" / "fusion.json")
     assert not info.used
+    assert not (tmp_path / "out" / "analysis.json").exists()
     assert "used as it is" in outcome.messages[0]
     assert _scores(tmp_path / "out")["probability"].notna().all()
 

@@ -15,7 +15,7 @@ from unmask.ensemble.apply import FloatArray, sigmoid
 from unmask.ensemble.calibrate import fit_platt, fit_temperature
 from unmask.ensemble.folds import group_folds
 from unmask.fusion.apply import ENSEMBLE, apply_fusion
-from unmask.fusion.model import FusionModel, Splits, StoredModel
+from unmask.fusion.model import FusionModel, Splits, StoredModel, as_info
 from unmask.fusion.thresholds import choose_operating_points
 from unmask.metrics import bootstrap_values, negative_log_likelihood, percentile_estimate
 from unmask.metrics.curves import IntArray
@@ -47,11 +47,15 @@ class FusionFit:
         info: What is stored.
         messages: Sentences for the user, the decision first.
         nll: Candidate to its out-of-fold negative log-likelihood on calib; empty when calib is too small.
+        usable: Features that calib has enough values of; empty when calib is too small.
+        splits: Group folds, as row numbers of the calib rows sorted by ``sample_id``; empty when calib is too small.
     """
 
     info: FusionInfo
     messages: tuple[str, ...]
     nll: dict[str, Estimate]
+    usable: list[str]
+    splits: Splits
 
 
 def fit_fusion(
@@ -83,6 +87,7 @@ def fit_fusion(
     stored, probability = _ensemble_alone(logit, temperature)
     nll: dict[str, Estimate] = {}
     remarks: list[str] = []
+    usable: list[str] = []
     best = "ensemble"
     splits, decision = _splits(rows, labels, config.folds, rng)
     if not decision:
@@ -107,7 +112,7 @@ def fit_fusion(
         used=best == "fusion",
         decision=decision,
     )
-    return FusionFit(info, (decision, *remarks), nll)
+    return FusionFit(info, (decision, *remarks), nll, usable, splits)
 
 
 def usable_features(rows: pd.DataFrame, features: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -232,10 +237,7 @@ def _fused(
         RuntimeError: The stored coefficients do not give scikit-learn's probabilities, which would be a defect here.
     """
     stored, theirs = model.fit(x, labels, splits)
-    probe = FusionInfo(
-        **asdict(stored), operating_points={}, default_operating_point="", importance={}, used=True, decision=""
-    )
-    ours = apply_fusion(probe, x[:, 0], dict(zip(model.features, x[:, 1:].T, strict=True)))
+    ours = apply_fusion(as_info(stored), x[:, 0], dict(zip(model.features, x[:, 1:].T, strict=True)))
     worst = float(np.abs(ours - theirs).max())
     if not worst <= PARITY:
         raise RuntimeError(f"stored fusion differs from scikit-learn by {worst:.3g} in probability")

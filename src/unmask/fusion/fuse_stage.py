@@ -11,6 +11,7 @@ import pandas as pd
 from unmask.config import FusionConfig
 from unmask.ensemble.apply import sigmoid
 from unmask.errors import ContractError, InputError
+from unmask.fusion.analysis import analyse
 from unmask.fusion.apply import fusion_logit
 from unmask.fusion.fit import FusionFit, fit_fusion
 from unmask.schemas import (
@@ -41,7 +42,7 @@ def run_fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: F
         dataset: Folder with ``samples.parquet`` and ``dataset.json``.
         ensemble: Folder that `unmask ensemble` wrote.
         features: Folder with ``features.parquet`` and ``extraction.json``.
-        out: Folder for ``fusion.json`` and ``scores.parquet``.
+        out: Folder for ``fusion.json``, ``scores.parquet`` and, unless calib is too small, ``analysis.json``.
         config: Settings.
         seed: Of folds and resamples.
 
@@ -57,10 +58,14 @@ def run_fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: F
     scorable = table["reason"].isna()
     calib = table[scorable & (table["split"] == "calib") & table["label"].notna()]
     calib = rows_for_choice(calib, {"calib"}, "run_fuse")
-    fit = fit_fusion(calib, names, info.temperature, config, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    fit = fit_fusion(calib, names, info.temperature, config, rng)
     scores = _score(table, names, fit.info)
     with new_directory(out) as folder:
         fit.info.save(folder / "fusion.json")
+        if fit.usable:
+            analysis = analyse(calib, fit.usable, fit.splits, config.inverse_regularisation, rng)
+            analysis.save(folder / "analysis.json")
         write_table(folder / "scores.parquet", scores, VIDEO_SCORES)
     return _outcome(scores, fit, len(calib))
 

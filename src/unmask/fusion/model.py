@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from unmask.ensemble.apply import FloatArray
 from unmask.fusion.apply import ENSEMBLE, LARGEST_DEVIATION, MISSING
 from unmask.metrics.curves import IntArray
+from unmask.schemas import FusionInfo
 
 # That a feature is missing is itself an input only if both states were seen this often.
 MIN_PER_STATE = 5
@@ -42,6 +43,20 @@ class StoredModel:
     calibration_offset: float
 
 
+def as_info(stored: StoredModel) -> FusionInfo:
+    """Wrap coefficients so that they can be applied; there are no operating points.
+
+    Args:
+        stored: The coefficients.
+
+    Returns:
+        A document that scores rows and is not meant to give verdicts.
+    """
+    return FusionInfo(
+        **asdict(stored), operating_points={}, default_operating_point="", importance={}, used=True, decision=""
+    )
+
+
 class FusionModel:
     """Logistic regression over the ensemble's logit and features, calibrated by a sigmoid on out-of-fold values.
 
@@ -51,11 +66,13 @@ class FusionModel:
     Args:
         features: Names of the features, in the order of their columns.
         inverse_regularisation: C of the logistic regression.
+        with_ensemble: Whether the ensemble's logit is an input; without it, its column is there and not looked at.
     """
 
-    def __init__(self, features: Sequence[str], inverse_regularisation: float) -> None:
+    def __init__(self, features: Sequence[str], inverse_regularisation: float, *, with_ensemble: bool = True) -> None:
         self.features = list(features)
         self.inverse_regularisation = inverse_regularisation
+        self.with_ensemble = with_ensemble
 
     def indicated(self, x: FloatArray) -> list[int]:
         """Find the columns whose absence is an input.
@@ -113,7 +130,7 @@ class FusionModel:
         )
         columns = ColumnTransformer(
             [
-                (ENSEMBLE, ensemble, [0]),
+                (ENSEMBLE, ensemble if self.with_ensemble else "drop", [0]),
                 ("features", feature, list(range(1, 1 + len(self.features)))),
                 ("missing", MissingIndicator(features="all"), indicated),
             ]
@@ -123,17 +140,25 @@ class FusionModel:
 
     def _stored(self, pipeline: Pipeline, sigmoid: object, indicated: list[int]) -> StoredModel:
         columns, logistic = pipeline["columns"].named_transformers_, pipeline["logistic"]
+        names, impute, center, scale, factors = [], [], [], [], []
+        if self.with_ensemble:
+            of_ensemble = columns[ENSEMBLE]["scale"]
+            names, impute, factors = [ENSEMBLE], [0.0], [EMPHASIS]
+            center, scale = _floats(of_ensemble.mean_), _floats(of_ensemble.scale_)
+        if self.features:
+            of_features = columns["features"]
+            names += self.features
+            impute += _floats(of_features["impute"].statistics_)
+            center += _floats(of_features["scale"].mean_)
+            scale += _floats(of_features["scale"].scale_)
+            factors += [1.0] * len(self.features)
         flags = [f"{MISSING}{self.features[k - 1]}" for k in indicated]
-        of_ensemble, of_features = columns[ENSEMBLE]["scale"], columns["features"]
-        factors = np.ones(1 + len(self.features) + len(flags))
-        factors[0] = EMPHASIS
-        neutral = [0.0] * len(flags)
         return StoredModel(
-            inputs=[ENSEMBLE, *self.features, *flags],
-            impute=[0.0, *_floats(of_features["impute"].statistics_), *neutral],
-            center=[*_floats(of_ensemble.mean_), *_floats(of_features["scale"].mean_), *neutral],
-            scale=[*_floats(of_ensemble.scale_), *_floats(of_features["scale"].scale_), *([1.0] * len(flags))],
-            coefficients=_floats(factors * logistic.coef_[0]),
+            inputs=names + flags,
+            impute=impute + [0.0] * len(flags),
+            center=center + [0.0] * len(flags),
+            scale=scale + [1.0] * len(flags),
+            coefficients=_floats(np.array(factors + [1.0] * len(flags)) * logistic.coef_[0]),
             intercept=float(logistic.intercept_[0]),
             calibration_slope=-float(sigmoid.a_),  # type: ignore[attr-defined]
             calibration_offset=-float(sigmoid.b_),  # type: ignore[attr-defined]
