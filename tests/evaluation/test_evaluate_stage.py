@@ -330,6 +330,29 @@ def test_missing_faces_are_named(copied: Folders, tmp_path: Path) -> None:
         copied.evaluate(tmp_path / "out")
 
 
+def test_faces_without_the_scored_crops_are_refused(copied: Folders, tmp_path: Path) -> None:
+    (copied.faces / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"lacks .* crops that the detectors scored"):
+        copied.evaluate(tmp_path / "out")
+
+
+def test_one_group_in_test_has_figures_but_no_intervals(copied: Folders, tmp_path: Path) -> None:
+    for path, spec in (
+        (copied.ensemble / "scores.parquet", VIDEO_SCORES),
+        (copied.fusion / "scores.parquet", VIDEO_SCORES),
+        *((folder / "scores.parquet", FRAME_SCORES) for folder in copied.trained),
+    ):
+        rows = read_table(path, spec).to_pandas()
+        write_table(path, rows.assign(group_id="one"), spec)
+    copied.evaluate(tmp_path / "out")
+    found = EvaluationInfo.load(tmp_path / "out" / "metrics.json")
+    assert found.video["fusion"]["roc_auc"].value is not None
+    assert found.video["fusion"]["roc_auc"].low is None
+    assert "proves nothing: 1 independent group in test" in found.warnings[0]
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert "too few test samples to say how good it is: 23 videos of 1 independent group." in summary
+
+
 def test_scores_that_the_weights_do_not_give_are_told(copied: Folders, tmp_path: Path) -> None:
     path = copied.trained[0] / "scores.parquet"
     rows = read_table(path, FRAME_SCORES).to_pandas()

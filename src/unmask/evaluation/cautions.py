@@ -43,7 +43,8 @@ def _ranking(results: Results) -> list[str]:
             f"{count(results.n_fakes, 'fake')} with a score, and both kinds are needed."
         ]
     if auc.low is None or auc.high is None:
-        return [f"The ROC AUC of {number(auc.value)} has no interval ({auc.method}), so it proves nothing."]
+        groups = count(results.n_groups, "independent group")
+        return [f"The ROC AUC of {number(auc.value)} proves nothing: {groups} in test are too few for an interval."]
     if auc.high < 0.5:
         return [f"The ranking is worse than guessing: ROC AUC {full(auc)}. Check that the labels are not swapped."]
     if auc.low <= 0.5:

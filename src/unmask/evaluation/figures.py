@@ -92,7 +92,6 @@ def measure(scores: SystemScores, threshold: float, rng: np.random.Generator, re
     }
     found = bootstrap(chosen, scores.labels, scores.probabilities, scores.groups, rng, resamples)
     found |= _of_proportions(found, scores.labels, scores.probabilities, threshold)
-    found["ece"] = _centred_ece(found["ece"], scores, rng, resamples)
     found["ece_if_calibrated"] = metrics.calibration_error_if_perfect(scores.probabilities, rng=rng, bins=ECE_BINS)
     return found
 
@@ -253,20 +252,3 @@ def _of_proportion(estimate: Estimate, hits: int, trials: int) -> Estimate:
     if estimate.value is None or estimate.low is not None:
         return estimate.model_copy(update={"n": trials})
     return metrics.clopper_pearson(hits, trials)
-
-
-def _centred_ece(estimate: Estimate, scores: SystemScores, rng: np.random.Generator, resamples: int) -> Estimate:
-    """Shift the resampled errors by their bias: a resample repeats samples, which alone makes its bins less even.
-
-    Without the shift the interval lies above the error that it belongs to.
-    """
-    if estimate.value is None or estimate.low is None:
-        return estimate
-    chosen = [partial(metrics.expected_calibration_error, bins=ECE_BINS)]
-    values = metrics.bootstrap_values(
-        chosen, scores.labels, scores.probabilities, scores.groups, rng=rng, resamples=resamples
-    ).ravel()
-    centred = np.maximum(values - np.nanmean(values) + estimate.value, 0)
-    n_groups = len(set(scores.groups))
-    method = f"cluster bootstrap over {n_groups} groups, shifted by its bias"
-    return metrics.percentile_estimate(estimate.value, centred, estimate.n, method, estimate.confidence)

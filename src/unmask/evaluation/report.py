@@ -272,7 +272,7 @@ def input_title(name: str) -> str:
 def _data_tables(results: Results) -> list[Table]:
     dataset, samples = results.inputs.dataset, results.inputs.samples
     splits = [split for split in SPLITS if split in dataset.counts]
-    kinds = [kind for kind in ("real", "fake", "unknown") if any(kind in dataset.counts[split] for split in splits)]
+    kinds = [kind for kind in ("real", "fake", "unknown") if any(dataset.counts[split].get(kind) for split in splits)]
     counts = tuple(
         (split, *(str(dataset.counts[split].get(kind, 0)) for kind in kinds), str(dataset.groups.get(split, 0)))
         for split in splits

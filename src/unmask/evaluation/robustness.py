@@ -22,6 +22,7 @@ from unmask.config import EvaluateConfig
 from unmask.detectors import load_detector, score_images
 from unmask.detectors.base import Detector
 from unmask.ensemble.apply import apply_ensemble, sigmoid, video_logits
+from unmask.errors import InputError
 from unmask.evaluation.figures import bootstrap, rates_at
 from unmask.evaluation.inputs import Inputs, TrainedDetector, groups_of, read_test_faces
 from unmask.evaluation.perturbations import Image, perturb
@@ -157,7 +158,14 @@ def _crops(inputs: Inputs, frames: pd.DataFrame) -> list[Image]:
     table = read_test_faces(inputs.faces, sorted(set(frames["sample_id"])))
     keys = zip(*(table.column(name).to_pylist() for name in KEY), strict=True)
     jpegs = dict(zip(keys, table.column("jpeg"), strict=True))
-    wanted = frames[KEY].itertuples(index=False, name=None)
+    wanted = list(frames[KEY].itertuples(index=False, name=None))
+    missing = [key for key in wanted if key not in jpegs]
+    if missing:
+        raise InputError(
+            f"{inputs.faces} lacks {len(missing)} crops that the detectors scored, first frame {missing[0][2]} of "
+            f"sample {missing[0][0]}.",
+            "Give the faces that the detectors were trained on.",
+        )
     return [decode_crop(jpegs[key].as_buffer()) for key in wanted]
 
 

@@ -90,9 +90,10 @@ def _verdict(results: Results) -> tuple[str, str]:
     auc = results.video["fusion"]["roc_auc"]
     if auc.value is None:
         return "Its quality cannot be measured: the test split lacks one of the classes.", "bad"
-    shown = f"ROC AUC {number(auc.value)}, 95 % interval {interval(auc)}, on {noun(results, auc.n)}"
     if auc.low is None or auc.high is None:
-        return f"There are too few test samples to say how good it is: {shown}.", "bad"
+        where = f"{noun(results, auc.n)} of {count(results.n_groups, 'independent group')}"
+        return f"There are too few test samples to say how good it is: {where}.", "bad"
+    shown = f"ROC AUC {number(auc.value)}, 95 % interval {interval(auc)}, on {noun(results, auc.n)}"
     if auc.high < 0.5:
         return f"It ranks worse than guessing: {shown}.", "bad"
     if auc.low <= 0.5 and results.n_groups < FEW_GROUPS:
