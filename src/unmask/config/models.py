@@ -109,6 +109,12 @@ class EnsembleConfig(Section):
     trials: int = Field(default=100, ge=1, le=10_000, description="trials of the Bayesian weight search")
     folds: int = Field(default=5, ge=2, le=20, description="group folds on calib; fewer when there are fewer groups")
     agreement_threshold: float = Field(default=0.8, ge=0.5, le=1, description="less agreement is called uncertain")
+    method: Literal["auto", "equal", "bayesian", "confidence", "attention", "stacking"] = Field(
+        default="auto", description="how detectors are combined; auto: bayesian if its gain over equal weights is real"
+    )
+    calibration: Literal["auto", "temperature", "platt", "isotonic"] = Field(
+        default="temperature", description="of each detector; auto: by likelihood out of fold"
+    )
 
 
 class FusionConfig(Section):
@@ -117,9 +123,17 @@ class FusionConfig(Section):
     inverse_regularisation: float = Field(default=0.1, gt=0, description="C of the logistic regression")
     folds: int = Field(default=3, ge=2, le=10, description="group folds of calib")
     target_fpr: float = Field(default=0.05, gt=0, lt=1, description="false alarms allowed at that operating point")
-    operating_point: Literal["max_f1", "youden", "target_fpr"] = Field(
+    target_precision: float = Field(
+        default=0.95, gt=0, lt=1, description="share of right alarms wanted at the operating point fixed_precision"
+    )
+    operating_point: Literal["max_f1", "youden", "target_fpr", "fixed_precision"] = Field(
         default="max_f1", description="the threshold that verdicts use"
     )
+    rules: tuple[Literal["real_evidence", "artefact_scale"], ...] = Field(
+        default=(), description="rules on top of fusion: cap by camera evidence, frame traces count less in calm motion"
+    )
+    real_evidence_count: int = Field(default=3, ge=1, description="strong camera signs that the cap needs")
+    real_evidence_cap: float = Field(default=0.4, ge=0, le=1, description="largest probability when they are there")
 
 
 PerturbationName = Literal[

@@ -5,7 +5,9 @@ when it is read. This room imports neither torch nor cv2 nor any SDK.
 """
 
 from unmask.schemas.documents import (
+    ArtefactScale,
     DatasetInfo,
+    DetectorCalibration,
     DetectorInfo,
     Document,
     EnsembleInfo,
@@ -14,10 +16,12 @@ from unmask.schemas.documents import (
     ExtractionInfo,
     FeatureHealth,
     FusionInfo,
+    FusionRules,
     Manifest,
     OperatingPoint,
     Preprocessing,
     PromotionDecision,
+    RealEvidence,
     TrainingCurvePoint,
 )
 from unmask.schemas.files import StageOutcome, new_directory, sha256_file, sha256_json, write_atomically
@@ -43,8 +47,10 @@ __all__ = [
     "ROBUSTNESS",
     "SAMPLES",
     "VIDEO_SCORES",
+    "ArtefactScale",
     "Column",
     "DatasetInfo",
+    "DetectorCalibration",
     "DetectorInfo",
     "Document",
     "EnsembleInfo",
@@ -53,10 +59,12 @@ __all__ = [
     "ExtractionInfo",
     "FeatureHealth",
     "FusionInfo",
+    "FusionRules",
     "Manifest",
     "OperatingPoint",
     "Preprocessing",
     "PromotionDecision",
+    "RealEvidence",
     "StageOutcome",
     "TableSpec",
     "TrainingCurvePoint",

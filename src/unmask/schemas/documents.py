@@ -223,7 +223,7 @@ class OperatingPoint(Document):
     """A threshold with a name, chosen on calib.
 
     Attributes:
-        name: max_f1, youden or target_fpr.
+        name: max_f1, youden, target_fpr or fixed_precision.
         threshold: Fake if the calibrated probability is at least this.
         fpr: On calib, with Clopper-Pearson interval.
         tpr: On calib, with Clopper-Pearson interval.
@@ -239,6 +239,22 @@ class OperatingPoint(Document):
     note: str = ""
 
 
+class DetectorCalibration(Document):
+    """How the logit of a detector becomes a calibrated logit.
+
+    Attributes:
+        kind: temperature: slope · logit; platt: slope · logit + offset; isotonic: along the knots.
+        slope: Positive.
+        offset: Zero unless the kind is platt.
+        knots: Isotonic only: pairs of logit and calibrated logit, both rising; beyond the ends the last slope holds.
+    """
+
+    kind: Literal["temperature", "platt", "isotonic"]
+    slope: float = Field(default=1.0, gt=0)
+    offset: float = 0.0
+    knots: list[tuple[float, float]] = []
+
+
 class EnsembleInfo(Document):
     """``ensemble.json``: how detector logits become one calibrated probability.
 
@@ -247,20 +263,78 @@ class EnsembleInfo(Document):
         temperatures: Per detector, fitted on calib; the calibrated logit is logit / temperature.
         weights: On the simplex; the combined logit is the weighted mean of calibrated logits.
         temperature: Of the combined logit.
-        method: bayesian or equal.
+        method: How the weights were found: bayesian (searched), equal, single; or confidence (surer detectors count
+            more), attention (weights depend on certainty and on being alone in a view) or stacking.
         decision: Why these weights: the gain over equal weights, best single and logistic fit.
         candidates: Method name to cross-validated AUC on calib.
         agreement_threshold: Below this share of agreeing detectors the verdict is uncertain.
+        calibrations: Per detector, in place of ``temperatures``; empty when all are temperatures.
+        certainty: How fast the weight of a detector grows with its certainty in a sample; 0 is not at all.
+        deviation: How fast it falls with the distance to the other detectors; 0 is not at all.
+        stacking: Coefficients of the calibrated logits, then the intercept, in place of ``weights``; empty when the
+            combined logit is a weighted mean.
     """
 
     detectors: list[str]
     temperatures: list[float]
     weights: list[float]
     temperature: float = Field(gt=0)
-    method: Literal["bayesian", "equal", "single"]
+    method: Literal["bayesian", "equal", "single", "confidence", "attention", "stacking"]
     decision: str
     candidates: dict[str, Estimate]
     agreement_threshold: float
+    calibrations: list[DetectorCalibration] = []
+    certainty: float = 0.0
+    deviation: float = 0.0
+    stacking: list[float] = []
+
+
+class RealEvidence(Document):
+    """Rule: many strong signs of a camera cap the probability of being fake.
+
+    Attributes:
+        bounds: Feature to the value beyond which it is a strong sign; at most one in twenty calib fakes lies there.
+        higher: Feature to whether large values are the sign.
+        count: Signs needed.
+        cap: The probability is at most this when they are there.
+        reals: Share of calib reals with so many signs.
+        fakes: Share of calib fakes with so many signs.
+    """
+
+    bounds: dict[str, float]
+    higher: dict[str, bool]
+    count: int = Field(ge=1)
+    cap: float = Field(ge=0, le=1)
+    reals: Estimate
+    fakes: Estimate
+
+
+class ArtefactScale(Document):
+    """Rule: traces in single frames (``art.*``) count less when the motion looks natural.
+
+    Attributes:
+        quiet: Flow oddity up to which they count least: the median of calib reals.
+        odd: Flow oddity from which they count fully: the 95th percentile of calib reals.
+        least: Factor of their contributions at ``quiet``.
+    """
+
+    quiet: float
+    odd: float
+    least: float = Field(ge=0, le=1)
+
+
+class FusionRules(Document):
+    """Rules on top of fusion; none by default.
+
+    Attributes:
+        real_evidence: Cap by strong camera evidence.
+        artefact_scale: Down-weighting of frame traces.
+        feedback: Input to factor of its contribution, from users' feedback, in [0.3, 2.2].
+    """
+
+    real_evidence: RealEvidence | None = None
+    artefact_scale: ArtefactScale | None = None
+    feedback: dict[str, float] = {}
 
 
 class FusionInfo(Document):
@@ -283,6 +357,7 @@ class FusionInfo(Document):
         importance: Input to share of the absolute standardised coefficients.
         used: Whether fusion is used; false when calib is too small and the ensemble probability is passed through.
         decision: Why.
+        rules: Applied after the formula above.
     """
 
     inputs: list[str]
@@ -298,6 +373,7 @@ class FusionInfo(Document):
     importance: dict[str, float]
     used: bool
     decision: str
+    rules: FusionRules = FusionRules()
 
 
 class EvaluationInfo(Document):
