@@ -405,12 +405,13 @@ def _count_frames(path: Path, duration: int | None) -> int:
 def _frame(raw: Any, index: int, time_s: float) -> Frame:
     quarter_turns = round((raw.rotation or 0) / 90) % 4
     matrix = _COLOURSPACES.get(int(raw.colorspace)) or ("bt709" if raw.height >= _HD_HEIGHT_PX else "bt601")
-    full_range = int(raw.color_range) == _FULL_RANGE or raw.format.name.startswith("yuvj")
+    full_range = int(raw.color_range) == _FULL_RANGE or raw.format.name.startswith(("yuvj", "gray"))
     if raw.format.is_rgb or raw.format.name == "pal8":
         raw = raw.reformat(format="yuv444p", dst_colorspace="ITU601", dst_color_range="MPEG")
         matrix, full_range = "bt601", False
     elif raw.format.name not in _DIRECT and raw.format.name != "gray":
-        raw = raw.reformat(format="yuv420p")
+        subsampled = raw.format.chroma_width(8) < 8 or len(raw.format.components) < 3
+        raw = raw.reformat(format="yuv420p" if subsampled else "yuv444p")
     planes = [_plane(plane) for plane in raw.planes[:3]]
     if quarter_turns:
         planes = [np.asarray(np.ascontiguousarray(np.rot90(plane, quarter_turns))) for plane in planes]
