@@ -293,6 +293,9 @@ def test_words_of_figures() -> None:
     assert interval(Estimate(value=-0.1, low=-0.25, high=0.05, n=4)) == "-0.250 to 0.050"
     assert number(0.997, "%") == "99.7 %"
     assert number(1.0, "%") == "100 %"
+    assert number(0.99999, "%") == ">99.9 %"
+    assert number(1e-6, "%") == "<0.1 %"
+    assert number(0.0, "%") == "0 %"
     assert tied("5 % of n = 3, 0.1–0.2") == "5\u00a0% of n\u00a0=\u00a03, 0.1\u2060–\u20600.2"
 
 

@@ -29,7 +29,11 @@ def number(value: float | None, unit: Unit = "", digits: int = 3) -> str:
 
 def _percent(value: float) -> str:
     # Whole per cents hide the difference between 99.6 and 100, where it matters most.
-    return f"{100 * value:.0f}" if 0.01 <= value <= 0.99 or value in (0, 1) else f"{100 * value:.1f}"
+    if 0.01 <= value <= 0.99 or value in (0, 1):
+        return f"{100 * value:.0f}"
+    if abs(value) < 0.0005:
+        return "<0.1" if value > 0 else ">-0.1"
+    return ">99.9" if 0.9995 <= value < 1 else f"{100 * value:.1f}"
 
 
 def interval(estimate: Estimate, unit: Unit = "", digits: int = 3) -> str:
