@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from unmask.config import FusionConfig
+from unmask.config import EnsembleConfig, FusionConfig
 from unmask.ensemble.apply import combine, sigmoid
 from unmask.ensemble.selection import choose_weights
 from unmask.ensemble.weights import bayesian_weights, logistic_weights
@@ -68,7 +68,7 @@ def speed() -> None:
     z, y = rows[list("abcdefg")].to_numpy(), rows["label"].to_numpy()
     _timed("non-negative logistic fit, 7 detectors, 20,000 samples", lambda: logistic_weights(z, y, rng))
     _timed("100 Bayesian trials, 7 detectors, 20,000 samples", lambda: bayesian_weights(z, y, rng, trials=100))
-    whole = partial(choose_weights, rows, list("abcdefg"), trials=100, folds=5, rng=rng)
+    whole = partial(choose_weights, rows, list("abcdefg"), EnsembleConfig(trials=100, folds=5), rng)
     _timed("the whole choice: 5 folds x 4 ways, 100 trials each, gate", whole)
 
 
@@ -131,7 +131,7 @@ def gate() -> None:
             for seed in range(40):
                 rows, fresh = (_detector_rows(m, s, shifts) for m, s in ((n, seed), (4000, 9000 + seed)))
                 names = list("abcdefg"[: len(shifts)])
-                choice = choose_weights(rows, names, trials=25, folds=5, rng=np.random.default_rng(seed))
+                choice = choose_weights(rows, names, EnsembleConfig(trials=25, folds=5), np.random.default_rng(seed))
                 temperatures = [temperature.value for temperature in choice.temperatures]
                 z = fresh[names].to_numpy() / temperatures
                 equal = np.full(len(names), 1 / len(names))

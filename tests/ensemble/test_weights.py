@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unmask.config import EnsembleConfig
 from unmask.ensemble.folds import group_folds
 from unmask.ensemble.selection import choose_weights
 from unmask.ensemble.weights import bayesian_weights, best_single_weights, logistic_weights, on_simplex
 from unmask.errors import LeakError
+
+QUICK = EnsembleConfig(trials=5, folds=5)
 
 
 def _rows(n: int, seed: int, **shifts: float) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def test_noise_gets_no_weight() -> None:
     assert weights.sum() == pytest.approx(1)
     assert weights[2] < 0.08
     assert weights[:2] == pytest.approx(0.5, abs=0.15)
-    choice = choose_weights(rows, detectors, trials=20, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(rows, detectors, EnsembleConfig(trials=20, folds=5), np.random.default_rng(0))
     influence = choice.weights / [temperature.value for temperature in choice.temperatures]
     assert influence[2] < 0.1 * influence[:2].min()
 
@@ -45,7 +48,7 @@ def test_a_weak_detector_counted_four_times_is_found_out() -> None:
     for k in range(3):
         rows[f"copy{k}"] = rows["weak"] + 0.05 * rng.standard_normal(len(rows))
     detectors = ["strong", "weak", "copy0", "copy1", "copy2"]
-    choice = choose_weights(rows, detectors, trials=60, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(rows, detectors, EnsembleConfig(trials=60, folds=5), np.random.default_rng(0))
     assert choice.method == "bayesian"
     assert choice.weights[0] > 0.4
     assert choice.gain.low > 0
@@ -66,7 +69,7 @@ def test_optimal_weights_are_recovered() -> None:
 def test_copies_keep_equal_weights() -> None:
     rows = _rows(100, 2, one=0.7)
     rows = rows.assign(two=rows["one"], three=rows["one"])
-    choice = choose_weights(rows, ["one", "two", "three"], trials=20, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(rows, ["one", "two", "three"], EnsembleConfig(trials=20, folds=5), np.random.default_rng(0))
     assert choice.method == "equal"
     assert choice.weights == pytest.approx(1 / 3)
     assert (choice.gain.low, choice.gain.value, choice.gain.high) == (0, 0, 0)
@@ -79,7 +82,7 @@ def test_the_gate_seldom_opens_for_luck(capsys: pytest.CaptureFixture[str]) -> N
     for seed in range(20):
         rng = np.random.default_rng(seed)
         choice = choose_weights(
-            _rows(60, 100 + seed, a=0.6, b=0.6, c=0.6), ["a", "b", "c"], trials=15, folds=5, rng=rng
+            _rows(60, 100 + seed, a=0.6, b=0.6, c=0.6), ["a", "b", "c"], EnsembleConfig(trials=10, folds=3), rng
         )
         opened += choice.method == "bayesian"
     with capsys.disabled():
@@ -89,29 +92,29 @@ def test_the_gate_seldom_opens_for_luck(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("n", [2, 6, 14])
 def test_tiny_calib_keeps_equal_weights_and_says_why(n: int) -> None:
-    choice = choose_weights(_rows(n, 3, a=2.0, b=0.0), ["a", "b"], trials=5, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(_rows(n, 3, a=2.0, b=0.0), ["a", "b"], QUICK, np.random.default_rng(0))
     assert choice.method == "equal"
     assert f"{n // 2} reals and {n // 2} fakes" in choice.decision
     assert choice.gain is None
 
 
 def test_no_calib_at_all_and_one_class_do_not_crash() -> None:
-    empty = choose_weights(_rows(0, 3, a=1, b=1), ["a", "b"], trials=5, folds=5, rng=np.random.default_rng(0))
+    empty = choose_weights(_rows(0, 3, a=1, b=1), ["a", "b"], QUICK, np.random.default_rng(0))
     assert empty.weights == pytest.approx(0.5)
     assert empty.temperature.value == 1.0
     one = _rows(40, 3, a=1, b=1).query("label == 1")
-    assert choose_weights(one, ["a", "b"], trials=5, folds=5, rng=np.random.default_rng(0)).method == "equal"
+    assert choose_weights(one, ["a", "b"], QUICK, np.random.default_rng(0)).method == "equal"
 
 
 def test_one_detector_alone() -> None:
-    choice = choose_weights(_rows(50, 4, a=1.0), ["a"], trials=5, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(_rows(50, 4, a=1.0), ["a"], QUICK, np.random.default_rng(0))
     assert (choice.method, choice.weights.tolist(), choice.temperature.value) == ("single", [1.0], 1.0)
 
 
 def test_missing_scores_are_survived() -> None:
     rows = _rows(200, 5, a=1.0, b=0.0)
     rows.loc[rows.index[::3], "a"] = np.nan
-    choice = choose_weights(rows, ["a", "b"], trials=20, folds=5, rng=np.random.default_rng(0))
+    choice = choose_weights(rows, ["a", "b"], EnsembleConfig(trials=20, folds=5), np.random.default_rng(0))
     assert np.all(choice.weights > 0)
     assert choice.candidates["detector a"].n == 133
 
@@ -121,13 +124,14 @@ def test_rows_of_other_splits_are_refused(split: str) -> None:
     rows = _rows(40, 6, a=1.0, b=1.0)
     rows.loc[3, "split"] = split
     with pytest.raises(LeakError, match=f"1 of {split}"):
-        choose_weights(rows, ["a", "b"], trials=5, folds=5, rng=np.random.default_rng(0))
+        choose_weights(rows, ["a", "b"], QUICK, np.random.default_rng(0))
 
 
 def test_same_seed_same_choice() -> None:
     rows = _rows(120, 7, a=0.8, b=0.1)
     chosen = [
-        choose_weights(r, ["a", "b"], trials=15, folds=4, rng=np.random.default_rng(9)) for r in (rows, rows[::-1])
+        choose_weights(r, ["a", "b"], EnsembleConfig(trials=15, folds=4), np.random.default_rng(9))
+        for r in (rows, rows[::-1])
     ]
     assert chosen[0].weights.tolist() == chosen[1].weights.tolist()
     assert chosen[0].candidates == chosen[1].candidates

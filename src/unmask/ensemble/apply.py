@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from unmask.schemas import EnsembleInfo
+from unmask.schemas import DetectorCalibration, EnsembleInfo
 
 FloatArray = npt.NDArray[np.float64]
+# What a detector that is not certain at all still counts where certainty decides the weight.
+LEAST_CERTAINTY = 0.05
 
 
 def sigmoid(logits: npt.ArrayLike) -> FloatArray:
@@ -41,23 +43,102 @@ def video_logits(frame_scores: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def combine(calibrated: FloatArray, weights: npt.ArrayLike) -> FloatArray:
-    """Average calibrated logits by weight, over the detectors that scored the sample.
+def apply_calibration(calibration: DetectorCalibration, logits: npt.ArrayLike) -> FloatArray:
+    """Turn the logits of one detector into calibrated logits.
 
     Args:
-        calibrated: ``(N, D)`` logits divided by their detector's temperature; NaN where a detector has no score.
+        calibration: Fitted on calib.
+        logits: Any shape; NaN stays NaN.
+
+    Returns:
+        The same shape. All kinds keep the order of the logits.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    if calibration.kind != "isotonic":
+        return calibration.slope * z + calibration.offset
+    x, y = np.array(calibration.knots, dtype=np.float64).T
+    steps = np.diff(y) / np.diff(x)
+    inside = np.interp(z, x, y)
+    below = y[0] + steps[0] * (z - x[0])
+    above = y[-1] + steps[-1] * (z - x[-1])
+    moved: FloatArray = np.where(z < x[0], below, np.where(z > x[-1], above, inside))
+    return moved
+
+
+def calibrated_logits(info: EnsembleInfo, logits: npt.ArrayLike) -> FloatArray:
+    """Calibrate the logits of each detector.
+
+    Args:
+        info: The fitted ensemble.
+        logits: ``(N, D)`` raw video logits in the order of ``info.detectors``; NaN where a detector has no score.
+
+    Returns:
+        ``(N, D)``.
+
+    Raises:
+        ValueError: The number of columns is not the number of detectors.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    if z.ndim != 2 or z.shape[1] != len(info.detectors):
+        raise ValueError(f"logits {z.shape}, but the ensemble has {len(info.detectors)} detectors: (N, D) is needed")
+    if not info.calibrations:
+        divided: FloatArray = z / np.asarray(info.temperatures)
+        return divided
+    columns = [apply_calibration(calibration, z[:, k]) for k, calibration in enumerate(info.calibrations)]
+    return np.stack(columns, axis=1)
+
+
+def combine(
+    calibrated: FloatArray, weights: npt.ArrayLike, certainty: float = 0.0, deviation: float = 0.0
+) -> FloatArray:
+    """Average calibrated logits by weight, over the detectors that scored the sample.
+
+    The weight of a detector in a sample is weight · (0.05 + |2p - 1|)^certainty · exp(-deviation · distance), with p
+    its own calibrated probability and the distance that of p to the mean of the other detectors.
+
+    Args:
+        calibrated: ``(N, D)`` calibrated logits; NaN where a detector has no score.
         weights: ``(D,)`` on the simplex, each above 0.
+        certainty: How fast a weight grows with certainty; 0 is not at all.
+        deviation: How fast a weight falls with the distance to the others; 0 is not at all.
 
     Returns:
         ``(N,)``; NaN where no detector has a score.
     """
-    w = np.asarray(weights, dtype=np.float64)
     there = ~np.isnan(calibrated)
-    mass = there @ w
-    total = np.where(there, calibrated, 0.0) @ w
+    known = np.where(there, calibrated, 0.0)
+    w = np.asarray(weights, dtype=np.float64)
+    if certainty == 0 and deviation == 0:
+        mass, total = there @ w, known @ w
+    else:
+        of_sample = w * there * _sample_factors(known, there, certainty, deviation)
+        mass, total = of_sample.sum(axis=1), (of_sample * known).sum(axis=1)
     out: FloatArray = np.full(len(calibrated), np.nan)
     np.divide(total, mass, out=out, where=mass > 0)
     return out
+
+
+def _sample_factors(known: FloatArray, there: npt.NDArray[np.bool_], certainty: float, deviation: float) -> FloatArray:
+    p = sigmoid(known)
+    others = there.sum(axis=1, keepdims=True) - 1
+    mean = np.divide((p * there).sum(axis=1, keepdims=True) - p, others, out=p.copy(), where=(others > 0) & there)
+    factors: FloatArray = (LEAST_CERTAINTY + np.abs(2 * p - 1)) ** certainty * np.exp(-deviation * np.abs(p - mean))
+    return factors
+
+
+def stack(calibrated: FloatArray, coefficients: npt.ArrayLike) -> FloatArray:
+    """Add calibrated logits by coefficient; a detector without a score counts as undecided.
+
+    Args:
+        calibrated: ``(N, D)`` calibrated logits; NaN where a detector has no score.
+        coefficients: ``(D + 1,)``, the intercept last.
+
+    Returns:
+        ``(N,)``; NaN where no detector has a score.
+    """
+    c = np.asarray(coefficients, dtype=np.float64)
+    total: FloatArray = np.nan_to_num(calibrated) @ c[:-1] + c[-1]
+    return np.where(np.isnan(calibrated).all(axis=1), np.nan, total)
 
 
 def agreement(calibrated: FloatArray) -> FloatArray:
@@ -92,9 +173,9 @@ def apply_ensemble(info: EnsembleInfo, logits: npt.ArrayLike) -> tuple[FloatArra
     Raises:
         ValueError: The number of columns is not the number of detectors.
     """
-    z = np.asarray(logits, dtype=np.float64)
-    if z.ndim != 2 or z.shape[1] != len(info.detectors):
-        raise ValueError(f"logits {z.shape}, but the ensemble has {len(info.detectors)} detectors: (N, D) is needed")
-    calibrated = z / np.asarray(info.temperatures)
-    combined = combine(calibrated, info.weights)
+    calibrated = calibrated_logits(info, logits)
+    if info.stacking:
+        combined = stack(calibrated, info.stacking)
+    else:
+        combined = combine(calibrated, info.weights, info.certainty, info.deviation)
     return combined, sigmoid(combined / info.temperature), agreement(calibrated)

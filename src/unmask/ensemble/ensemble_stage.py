@@ -11,7 +11,7 @@ import pandas as pd
 
 from unmask.config import EnsembleConfig
 from unmask.ensemble.apply import apply_ensemble, video_logits
-from unmask.ensemble.selection import WeightChoice, choose_weights
+from unmask.ensemble.selection import EnsembleChoice, choose_weights
 from unmask.errors import ContractError, InputError
 from unmask.schemas import (
     FRAME_SCORES,
@@ -55,7 +55,7 @@ def run_ensemble(dataset: Path, trained: Sequence[Path], out: Path, config: Ense
     names = list(logits)
     calib = rows_for_choice(table[_choosable(table, names)], {"calib"}, "run_ensemble")
     rng = np.random.default_rng(seed)
-    choice = choose_weights(calib, names, trials=config.trials, folds=config.folds, rng=rng)
+    choice = choose_weights(calib, names, config, rng)
     info = _info(names, choice, config)
     scores = _score(table, names, info)
     with new_directory(out) as folder:
@@ -112,16 +112,22 @@ def _choosable(table: pd.DataFrame, names: list[str]) -> pd.Series[bool]:
     return (table["split"] == "calib") & table["label"].notna() & table[names].notna().any(axis=1)
 
 
-def _info(names: list[str], choice: WeightChoice, config: EnsembleConfig) -> EnsembleInfo:
+def _info(names: list[str], choice: EnsembleChoice, config: EnsembleConfig) -> EnsembleInfo:
+    combination = choice.combination
+    special = any(calibration.kind != "temperature" for calibration in choice.calibrations)
     return EnsembleInfo(
         detectors=names,
         temperatures=[temperature.value for temperature in choice.temperatures],
-        weights=[float(weight) for weight in choice.weights],
+        weights=[float(weight) for weight in combination.weights],
         temperature=choice.temperature.value,
         method=choice.method,
         decision=choice.decision,
         candidates=choice.candidates,
         agreement_threshold=config.agreement_threshold,
+        calibrations=list(choice.calibrations) if special else [],
+        certainty=combination.certainty,
+        deviation=combination.deviation,
+        stacking=list(combination.stacking),
     )
 
 
@@ -131,7 +137,7 @@ def _score(table: pd.DataFrame, names: list[str], info: EnsembleInfo) -> pd.Data
     return table[KEYS].assign(logit=logit, probability=probability, agreement=agreement, reason=reason)
 
 
-def _outcome(scores: pd.DataFrame, choice: WeightChoice, info: EnsembleInfo) -> StageOutcome:
+def _outcome(scores: pd.DataFrame, choice: EnsembleChoice, info: EnsembleInfo) -> StageOutcome:
     scored = scores["logit"].notna()
     uncertain = scored & (scores["agreement"] < info.agreement_threshold)
     metrics = {f"weight_{name}": weight for name, weight in zip(info.detectors, info.weights, strict=True)}
@@ -141,6 +147,9 @@ def _outcome(scores: pd.DataFrame, choice: WeightChoice, info: EnsembleInfo) -> 
     if auc is not None and auc.value is not None:
         metrics["calib_auc"] = auc.value
     messages = [choice.decision]
+    if info.calibrations:
+        kinds = ", ".join(f"{n} {c.kind}" for n, c in zip(info.detectors, info.calibrations, strict=True))
+        messages.append(f"Calibration of the detectors: {kinds}.")
     for name, temperature in zip(
         [*info.detectors, "ensemble"], [*choice.temperatures, choice.temperature], strict=True
     ):

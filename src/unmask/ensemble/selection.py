@@ -1,31 +1,25 @@
-"""Which weights are used: better ones than equal only if the gain is real on calib."""
+"""How detectors are combined: other weights than equal ones only if the gain is real on calib."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from unmask.ensemble.apply import FloatArray, combine
-from unmask.ensemble.calibrate import Temperature, fit_temperature
+from unmask.config import EnsembleConfig
+from unmask.ensemble.apply import FloatArray, apply_calibration
+from unmask.ensemble.calibrate import Kind, Temperature, choose_calibration, fit_calibration, fit_temperature
+from unmask.ensemble.combination import Combination, combiners
 from unmask.ensemble.folds import group_folds
-from unmask.ensemble.weights import (
-    Weigher,
-    bayesian_weights,
-    best_single_weights,
-    equal_weights,
-    logistic_weights,
-)
 from unmask.metrics import bootstrap_estimate, bootstrap_values, percentile_estimate, roc_auc
 from unmask.metrics.curves import IntArray
 from unmask.metrics.intervals import group_codes
-from unmask.schemas import Estimate, rows_for_choice
+from unmask.schemas import DetectorCalibration, Estimate, rows_for_choice
 
 logger = logging.getLogger(__name__)
 RESAMPLES = 2000
@@ -33,45 +27,53 @@ RESAMPLES = 2000
 MIN_GROUPS = 10
 MIN_PER_CLASS = 8
 
+Method = Literal["bayesian", "equal", "single", "confidence", "attention", "stacking"]
+
 
 @dataclass(frozen=True)
-class WeightChoice:
-    """The weights that were chosen, and why.
+class EnsembleChoice:
+    """How the detectors are combined, and why.
 
     Attributes:
-        weights: ``(D,)`` on the simplex.
-        temperatures: Per detector.
+        combination: Weights and the like.
+        calibrations: Per detector.
+        temperatures: Per detector, whatever its calibration is.
         temperature: Of the combined logit.
-        method: single, equal or bayesian.
+        method: How the combination was found.
         decision: Sentences for the report.
         candidates: Method to its cross-validated AUC on calib; ``detector NAME`` to the AUC of one detector.
-        gain: Gain in AUC of the Bayesian weights over equal ones; None where they were not compared.
+        gain: Gain in AUC over equal weights of the method that was considered; None where none was.
     """
 
-    weights: FloatArray
+    combination: Combination
+    calibrations: tuple[DetectorCalibration, ...]
     temperatures: tuple[Temperature, ...]
     temperature: Temperature
-    method: Literal["bayesian", "equal", "single"]
+    method: Method
     decision: str
     candidates: dict[str, Estimate]
     gain: Estimate | None
 
+    @property
+    def weights(self) -> FloatArray:
+        """``(D,)`` on the simplex."""
+        return self.combination.weights
+
 
 def choose_weights(
-    rows: pd.DataFrame, detectors: Sequence[str], *, trials: int, folds: int, rng: np.random.Generator
-) -> WeightChoice:
-    """Choose temperatures and weights on calib.
+    rows: pd.DataFrame, detectors: Sequence[str], config: EnsembleConfig, rng: np.random.Generator
+) -> EnsembleChoice:
+    """Choose calibrations and the combination on calib.
 
-    Temperatures and weights of every candidate are fitted on all group folds but one and judged on that one, each in
-    turn. The Bayesian weights are taken only if their gain in AUC over equal weights is real: its interval, from
-    resamples by group, lies above 0.
+    Everything that a candidate fits is fitted on all group folds but one and judged on that one, each in turn. With
+    ``method: auto``, Bayesian weights are taken only if their gain in AUC over equal weights is real: its interval,
+    from resamples by group, lies above 0. Another method is taken because the configuration says so.
 
     Args:
-        rows: Calib rows with ``label`` 0 or 1, ``group_id``, ``split`` and one column of raw video logits a detector
-            (null where it has no score), each row with at least one logit.
+        rows: Calib rows with ``sample_id``, ``label`` 0 or 1, ``group_id``, ``split`` and one column of raw video
+            logits a detector (null where it has no score), each row with at least one logit.
         detectors: The columns of logits.
-        trials: Trials of each Bayesian search.
-        folds: Group folds.
+        config: Settings.
         rng: Source of folds, trials and resamples.
 
     Returns:
@@ -84,46 +86,52 @@ def choose_weights(
     y = rows["label"].to_numpy(dtype=np.int64)
     groups = rows["group_id"].to_numpy(dtype=object)
     z = rows[list(detectors)].to_numpy(dtype=np.float64)
-    temperatures = fit_temperatures(z, y)
-    calibrated = _calibrated(z, temperatures)
+    kinds = [_kind(rows, name, config, rng) for name in detectors]
+    calibrations, calibrated = _calibrate(z, y, z, kinds)
+    ways = combiners(config.trials)
     candidates = {f"detector {name}": _auc_of(y, z[:, k], groups, rng) for k, name in enumerate(detectors)}
-    if len(detectors) == 1:
-        decision = f"Only one detector ({detectors[0]}), so there is nothing to weigh."
-        return WeightChoice(
-            np.ones(1), temperatures, Temperature(1.0, temperatures[0].nll), "single", decision, candidates, None
-        )
-    weights = equal_weights(calibrated, y, rng)
-    method: Literal["bayesian", "equal"] = "equal"
+    method: Method = "single" if len(detectors) == 1 else "equal"
     gain = None
-    decision = _too_small(y, groups)
+    decision = f"Only one detector ({detectors[0]}), so there is nothing to weigh."
+    combination = ways["equal"](calibrated, y, rng)
+    if len(detectors) > 1:
+        decision = _too_small(y, groups)
     if not decision:
-        compared, gain = _compare(z, y, groups, trials=trials, folds=folds, rng=rng)
+        compared, gains = _compare(z, y, groups, kinds, config, rng)
         candidates = compared | candidates
-        found = bayesian_weights(calibrated, y, rng, trials=trials)
-        if gain.low is not None and gain.low > 0:
-            weights, method = found, "bayesian"
-        decision = _explain(method, gain, compared, dict(zip(detectors, found, strict=True)))
-    temperature = fit_temperature(y, combine(calibrated, weights))
-    return WeightChoice(weights, temperatures, temperature, method, decision, candidates, gain)
+        considered: Method = "bayesian" if config.method == "auto" else config.method
+        gain = gains.get(considered)
+        found = ways[considered](calibrated, y, rng)
+        if config.method != "auto" or (gain is not None and gain.low is not None and gain.low > 0):
+            combination, method = found, considered
+        shares = dict(zip(detectors, found.weights, strict=True))
+        decision = _explain(method, config.method, gain, compared, shares)
+    temperatures = _temperatures(z, y)
+    temperature = fit_temperature(y, combination.apply(calibrated))
+    if method == "single" and calibrations[0].kind == "temperature":
+        temperature = Temperature(1.0, temperature.nll)
+    return EnsembleChoice(combination, calibrations, temperatures, temperature, method, decision, candidates, gain)
 
 
-def fit_temperatures(logits: FloatArray, labels: IntArray) -> tuple[Temperature, ...]:
-    """Fit one temperature a detector, each on the samples that it scored.
+def _kind(rows: pd.DataFrame, detector: str, config: EnsembleConfig, rng: np.random.Generator) -> Kind:
+    if config.calibration == "auto":
+        return choose_calibration(rows, detector, folds=config.folds, rng=rng)
+    return config.calibration
 
-    Args:
-        logits: ``(N, D)`` raw logits; NaN where a detector has no score.
-        labels: ``(N,)``, 0 real and 1 fake.
 
-    Returns:
-        D temperatures.
-    """
+def _temperatures(logits: FloatArray, labels: IntArray) -> tuple[Temperature, ...]:
     there = ~np.isnan(logits)
     return tuple(fit_temperature(labels[there[:, k]], logits[there[:, k], k]) for k in range(logits.shape[1]))
 
 
-def _calibrated(logits: FloatArray, temperatures: Sequence[Temperature]) -> FloatArray:
-    divided: FloatArray = logits / np.array([temperature.value for temperature in temperatures])
-    return divided
+def _calibrate(
+    fitting: FloatArray, labels: IntArray, judged: FloatArray, kinds: Sequence[Kind]
+) -> tuple[tuple[DetectorCalibration, ...], FloatArray]:
+    """Fit the calibration of each detector on the samples that it scored, and apply it to others."""
+    there = ~np.isnan(fitting)
+    fitted = tuple(fit_calibration(labels[there[:, k]], fitting[there[:, k], k], kind) for k, kind in enumerate(kinds))
+    columns = [apply_calibration(calibration, judged[:, k]) for k, calibration in enumerate(fitted)]
+    return fitted, np.stack(columns, axis=1)
 
 
 def _too_small(labels: IntArray, groups: npt.NDArray[np.object_]) -> str:
@@ -143,38 +151,34 @@ def _compare(
     logits: FloatArray,
     labels: IntArray,
     groups: npt.NDArray[np.object_],
-    *,
-    trials: int,
-    folds: int,
+    kinds: Sequence[Kind],
+    config: EnsembleConfig,
     rng: np.random.Generator,
-) -> tuple[dict[str, Estimate], Estimate]:
-    """Cross-validate the candidates; returns the AUC of each and the gain of Bayesian over equal weights."""
-    weighers: dict[str, Weigher] = {
-        "equal": equal_weights,
-        "bayesian": partial(bayesian_weights, trials=trials),
-        "logistic": logistic_weights,
-        "best_single": best_single_weights,
-    }
-    fold = group_folds(labels, groups, folds, rng)
-    scores = {name: np.empty(len(labels)) for name in weighers}
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Cross-validate the candidates; returns the AUC of each and its gain over equal weights."""
+    ways = combiners(config.trials)
+    fold = group_folds(labels, groups, config.folds, rng)
+    scores = {name: np.empty(len(labels)) for name in ways}
     for k in np.unique(fold):
         fitting, judged = fold != k, fold == k
-        temperatures = fit_temperatures(logits[fitting], labels[fitting])
-        calibrated = _calibrated(logits, temperatures)
-        for name, weigh in weighers.items():
-            weights = weigh(calibrated[fitting], labels[fitting], rng)
-            scores[name][judged] = combine(calibrated[judged], weights)
+        _, calibrated = _calibrate(logits[fitting], labels[fitting], logits, kinds)
+        for name, fit in ways.items():
+            scores[name][judged] = fit(calibrated[fitting], labels[fitting], rng).apply(calibrated[judged])
     table = np.stack(list(scores.values()), axis=1)
     values = bootstrap_values([roc_auc], labels, table, groups, rng=rng, resamples=RESAMPLES)[:, :, 0]
     aucs = [roc_auc(labels, column) or 0.0 for column in table.T]
     n_groups, n = group_codes(groups)[1], len(labels)
     method = f"{len(np.unique(fold))} group folds, cluster bootstrap over {n_groups} groups"
-    candidates = {
-        name: percentile_estimate(aucs[k], values[:, k], n, method, n_groups=n_groups)
-        for k, name in enumerate(weighers)
+
+    def estimate(value: float, resampled: FloatArray, how: str) -> Estimate:
+        return percentile_estimate(value, resampled, n, how, n_groups=n_groups)
+
+    candidates = {name: estimate(aucs[k], values[:, k], method) for k, name in enumerate(ways)}
+    gains = {
+        name: estimate(aucs[k] - aucs[0], values[:, k] - values[:, 0], f"paired, {method}")
+        for k, name in enumerate(ways)
     }
-    gain = values[:, 1] - values[:, 0]
-    return candidates, percentile_estimate(aucs[1] - aucs[0], gain, n, f"paired, {method}", n_groups=n_groups)
+    return candidates, gains
 
 
 def _auc_of(
@@ -184,16 +188,24 @@ def _auc_of(
     return bootstrap_estimate(roc_auc, labels[there], logits[there], groups[there], rng=rng, resamples=RESAMPLES)
 
 
-def _explain(method: str, gain: Estimate, candidates: Mapping[str, Estimate], found: Mapping[str, float]) -> str:
-    shares = ", ".join(f"{name} {weight:.2f}" for name, weight in found.items())
+def _explain(
+    method: Method, wanted: str, gain: Estimate | None, candidates: Mapping[str, Estimate], found: Mapping[str, float]
+) -> str:
+    others = ", ".join(f"{name} {estimate.value:.4f}" for name, estimate in candidates.items())
+    listed = f"Cross-validated AUC on calib: {others} (n = {next(iter(candidates.values())).n})."
+    if wanted == "equal" or gain is None:
+        return f"Equal weights, because the configuration says so. {listed}"
     change = f"{gain.value:+.4f}"
     if gain.low is not None and gain.high is not None:
         change += f" [{gain.low:+.4f}, {gain.high:+.4f}]"
-    real = f"The Bayesian search found {shares}; its cross-validated AUC differs from that of equal weights by {change}"
-    verdict = (
-        f"{real}: the gain is real, so these weights are used."
-        if method == "bayesian"
-        else f"{real}: the gain is not real, so equal weights are kept."
+    shares = ", ".join(f"{name} {weight:.2f}" for name, weight in found.items())
+    real = gain.low is not None and gain.low > 0
+    if wanted == "auto":
+        search = f"The Bayesian search found {shares}; its cross-validated AUC differs from that of equal weights by"
+        verdict = "is real, so these weights are used" if real else "is not real, so equal weights are kept"
+        return f"{search} {change}: the gain {verdict}. {listed}"
+    shown = "is real" if real else "is not real; `ensemble.method: auto` would keep equal weights"
+    chosen = f"The configuration says {method}, which weighs {shares}"
+    return (
+        f"{chosen}; its cross-validated AUC differs from that of equal weights by {change}: the gain {shown}. {listed}"
     )
-    others = ", ".join(f"{name} {estimate.value:.4f}" for name, estimate in candidates.items())
-    return f"{verdict} Cross-validated AUC on calib: {others} (n = {gain.n})."
