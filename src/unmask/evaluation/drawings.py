@@ -31,6 +31,8 @@ MAX_CURVE_POINTS = 400
 RELIABILITY_BINS = 10
 MIN_PER_BIN = 4
 HISTOGRAM_BINS = 20
+# More intervals than this beside each other cannot be told apart.
+MANY_SYSTEMS = 4
 REAL_STYLE, FAKE_STYLE = 0, 1
 NOTE_ROOM = 20
 GUESSING = LegendEntry(0, "guessing", "rule")
@@ -385,27 +387,30 @@ def _robustness_chart(damage: str, rows: pd.DataFrame, style: Mapping[str, int])
     )
     plot = Plot(about.title, words, integer_axis("severity (0 is undamaged)", 0, 5), y)
     plot.rule((0, 0.5), (5, 0.5))
+    crowded = len(systems) > MANY_SYSTEMS
     for place, name in enumerate(reversed(systems)):
         own = ordered.loc[ordered["system"] == name]
         # Shifted a little sideways, or whiskers of the systems would hide each other.
         shift = 0.07 * (place - (len(systems) - 1) / 2)
-        _robustness_line(plot, own, style[name], shift, strong=name == "ensemble")
+        strong = name == "ensemble"
+        _robustness_line(plot, own, style[name], shift, strong=strong, whiskers=strong or not crowded)
+    drawn = ", drawn for the ensemble, of the others in the numbers" if crowded else ""
     steps = ", ".join(f"{level:g}" for level in about.levels)
     n = int(rows["n"].max()) if len(rows) else 0
     return Chart(
         about.title,
         plot.svg(),
-        f"Severities 1 to 5 are {steps} ({about.parameter}). 95 % intervals; n = {n}.",
+        f"Severities 1 to 5 are {steps} ({about.parameter}). 95 % intervals{drawn}; n = {n}.",
         (*(LegendEntry(style[name], name) for name in systems), GUESSING),
         ("system", "severity", "ROC AUC, 95 % interval, n"),
         tabled,
     )
 
 
-def _robustness_line(plot: Plot, rows: pd.DataFrame, style: int, shift: float, *, strong: bool) -> None:
+def _robustness_line(plot: Plot, rows: pd.DataFrame, style: int, shift: float, *, strong: bool, whiskers: bool) -> None:
     x = np.clip(rows["severity"].to_numpy(float) + shift, 0, 5)
     for place, low, high in zip(x, rows["low"], rows["high"], strict=True):
-        if low == low and high == high:
+        if whiskers and low == low and high == high:
             plot.whisker((float(place), max(low, plot.y.low)), (float(place), high), style)
     values = rows["value"].to_numpy(float)
     plot.line(list(zip(x.tolist(), values.tolist(), strict=True)), style, strong=strong)

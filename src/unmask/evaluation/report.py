@@ -174,6 +174,7 @@ def _context(results: Results, config: EvaluateConfig, seed: int) -> dict[str, A
         "alarms": alarms,
         "missed": missed,
         "failures": _failures(results),
+        "unscored": tuple((readable(code), str(n)) for code, n in results.unscored.items()),
         "training_table": _training_table(results),
         "configuration": _configuration(results, config, seed),
         "versions": _versions(),
