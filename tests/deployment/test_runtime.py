@@ -24,7 +24,7 @@ from unmask.errors import ContractError, InputError
 from unmask.features import CATALOGUE, EXTRACTOR_VERSION, Measurement, measure
 from unmask.media.preprocessing import decode_crop
 from unmask.media.probe import MediaFacts, probe
-from unmask.schemas import EnsembleInfo
+from unmask.schemas import DetectorCalibration, EnsembleInfo
 from unmask.training.loader import evenly_spaced_rows
 
 
@@ -67,6 +67,16 @@ def test_probability_is_that_of_torch_and_arithmetic(verdict: Verdict, measureme
         [sigmoid(logit / 1.5) for logit in logits], abs=1e-5
     )
     assert [detector.frames for detector in verdict.detectors] == [EVAL_FRAMES, EVAL_FRAMES]
+
+
+def test_calibration_of_a_detector_is_that_of_the_ensemble(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
+    platt = DetectorCalibration(kind="platt", slope=2.0, offset=-0.5)
+    changed = bundle.ensemble.model_copy(update={"calibrations": [platt, platt]})
+    other = dataclasses.replace(bundle, ensemble=changed).score(clip)
+    for before, after in zip(verdict.detectors, other.detectors, strict=True):
+        assert before.probability is not None
+        logit = 1.5 * np.log(before.probability / (1 - before.probability))
+        assert after.probability == pytest.approx(sigmoid(2 * logit - 0.5))
 
 
 def test_verdict_holds_all_features(verdict: Verdict, measurement: Measurement) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from unmask.deployment.bundle import (
     feature_reference,
     file_safe,
 )
+from unmask.ensemble.apply import calibrated_logits
 from unmask.errors import InputError
 from unmask.media.preprocessing import decode_crop
 from unmask.schemas import (
@@ -82,10 +84,9 @@ def run_bundle(
     _check_same_origin(infos, extraction)
     with new_directory(out) as folder:
         crops = _some_crops(faces) if faces is not None else []
-        temperatures = dict(zip(ensemble_info.detectors, ensemble_info.temperatures, strict=True))
         onnx_names = _file_names(ensemble_info.detectors)
         parity = {
-            name: _export(folders[name], folder / onnx_names[name], temperatures[name], config, crops)
+            name: _export(folders[name], folder / onnx_names[name], ensemble_info, config, crops)
             for name in ensemble_info.detectors
         }
         for name, info in infos.items():
@@ -144,7 +145,7 @@ def _file_names(detectors: Sequence[str]) -> dict[str, str]:
 
 
 def _export(
-    trained: Path, path: Path, temperature: float, config: BundleConfig, crops: Sequence[NDArray[np.uint8]]
+    trained: Path, path: Path, ensemble: EnsembleInfo, config: BundleConfig, crops: Sequence[NDArray[np.uint8]]
 ) -> float:
     """Export one detector and return the largest difference of probability to torch."""
     # Only this part of the room needs torch; scoring imports the rest.
@@ -154,12 +155,21 @@ def _export(
     detector, info = load_detector(trained)
     content = export_onnx(detector, info.preprocessing)
     images = [*probe_images(np.random.default_rng(PROBE_SEED)), *crops]
-    difference = parity(detector, content, images, info.preprocessing, temperature)
+    calibrate = partial(_calibrated, ensemble, info.name)
+    difference = parity(detector, content, images, info.preprocessing, calibrate)
     check_parity(info.name, difference, config.parity_tolerance)
     with write_atomically(path) as temporary:
         temporary.write_bytes(content)
     logger.info("bundle: %s, %.1f MB, differs from torch by %.1e", path.name, len(content) / 1e6, difference)
     return difference
+
+
+def _calibrated(ensemble: EnsembleInfo, name: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Calibrate logits ``(N,)`` of one detector of the ensemble."""
+    position = ensemble.detectors.index(name)
+    columns = np.full((len(logits), len(ensemble.detectors)), np.nan)
+    columns[:, position] = logits
+    return calibrated_logits(ensemble, columns)[:, position]
 
 
 def _some_crops(faces: Path) -> list[NDArray[np.uint8]]:

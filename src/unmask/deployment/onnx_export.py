@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -133,7 +133,7 @@ def parity(
     content: bytes,
     images: Sequence[NDArray[np.uint8]],
     preprocessing: Preprocessing,
-    temperature: float = 1.0,
+    calibrate: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.asarray,
 ) -> float:
     """Compare the probabilities of torch and ONNX Runtime on the same pictures.
 
@@ -145,7 +145,7 @@ def parity(
         content: The ONNX file.
         images: RGB images ``(H, W, 3)``, uint8.
         preprocessing: Of the detector.
-        temperature: Probability = sigmoid(logit / temperature).
+        calibrate: Turns logits ``(N,)`` into calibrated logits ``(N,)``; probability = sigmoid of those.
 
     Returns:
         The largest difference of probability; infinite when the ONNX file gives something that is not a number.
@@ -167,7 +167,7 @@ def parity(
                 f"The ONNX file gives logits of shape {found.shape}, torch {expected.shape}.",
                 "The detector's forward must return one logit an image, shape (N,).",
             )
-        difference = np.abs(expit(found.astype(np.float64) / temperature) - expit(expected / temperature))
+        difference = np.abs(expit(calibrate(found.astype(np.float64))) - expit(calibrate(expected)))
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max()))
     return worst
 

@@ -33,7 +33,7 @@ from unmask.deployment.bundle import (
 )
 from unmask.deployment.cautions import cautions
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, Verdict, decide
-from unmask.ensemble.apply import apply_ensemble, video_logits
+from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
 from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, measure
 from unmask.fusion.apply import apply_fusion, contributions
@@ -229,17 +229,10 @@ class Bundle:
         return np.concatenate(parts)
 
     def _detector_evidence(self, logits: NDArray[np.float64], frames: Mapping[str, int]) -> list[DetectorEvidence]:
-        ensemble = self.ensemble
+        calibrated = calibrated_logits(self.ensemble, logits[None, :])[0]
         return [
-            DetectorEvidence(
-                name=name,
-                probability=_known(expit(logit / temperature)),
-                weight=weight,
-                frames=frames[name],
-            )
-            for name, logit, temperature, weight in zip(
-                ensemble.detectors, logits, ensemble.temperatures, ensemble.weights, strict=True
-            )
+            DetectorEvidence(name=name, probability=_known(expit(logit)), weight=weight, frames=frames[name])
+            for name, logit, weight in zip(self.ensemble.detectors, calibrated, self.ensemble.weights, strict=True)
         ]
 
     def _feature_evidence(self, measurement: Measurement, pushes: Mapping[str, float]) -> list[FeatureEvidence]:
