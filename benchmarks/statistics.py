@@ -69,7 +69,7 @@ def speed() -> None:
     _timed("non-negative logistic fit, 7 detectors, 20,000 samples", lambda: logistic_weights(z, y, rng))
     _timed("100 Bayesian trials, 7 detectors, 20,000 samples", lambda: bayesian_weights(z, y, rng, trials=100))
     whole = partial(choose_weights, rows, list("abcdefg"), EnsembleConfig(trials=100, folds=5), rng)
-    _timed("the whole choice: 5 folds x 4 ways, 100 trials each, gate", whole)
+    _timed("the whole choice: 5 folds x 7 ways, 100 trials each, gate", whole)
 
 
 def _detector_rows(n: int, seed: int, shifts: list[float]) -> pd.DataFrame:

@@ -170,7 +170,7 @@ def test_tiny_calib_passes_the_ensemble_through(draw: Draw, reals: int, fakes: i
     assert fit.nll == {}
     fresh = draw(20, 14)
     assert _probability(fit, fresh) == pytest.approx(sigmoid(fresh["logit"] / TEMPERATURE), abs=1e-15)
-    assert set(fit.info.operating_points) == {"max_f1", "youden", "target_fpr"}
+    assert set(fit.info.operating_points) == {"max_f1", "youden", "target_fpr", "fixed_precision"}
 
 
 def test_an_ensemble_that_is_upside_down_on_calib_is_not_turned_round(draw: Draw) -> None:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from unmask.errors import LeakError
 from unmask.fusion.thresholds import choose_operating_points, reals_needed
-from unmask.metrics import f1, false_positive_rate, recall
+from unmask.metrics import f1, false_positive_rate, precision, recall
 
 
 def _rows(n: int, seed: int, ties: bool = False) -> pd.DataFrame:
@@ -42,8 +42,9 @@ def test_no_other_threshold_is_better(n: int, ties: bool) -> None:
 def test_threshold_lies_between_probabilities() -> None:
     rows = pd.DataFrame({"label": [0, 0, 1, 1], "probability": [0.1, 0.3, 0.7, 0.9], "split": "calib"})
     points = choose_operating_points(rows, 0.05)
-    assert [point.threshold for point in points.values()] == [pytest.approx(0.5)] * 3
-    assert {name: point.name for name, point in points.items()} == {n: n for n in ("max_f1", "youden", "target_fpr")}
+    assert [point.threshold for point in points.values()] == [pytest.approx(0.5)] * 4
+    assert [*points] == ["max_f1", "youden", "target_fpr", "fixed_precision"]
+    assert all(point.name == name for name, point in points.items())
 
 
 def test_59_reals_are_needed_for_5_percent() -> None:
@@ -91,3 +92,26 @@ def test_certain_probabilities_keep_to_the_rules() -> None:
 def test_test_rows_are_refused() -> None:
     with pytest.raises(LeakError, match="1 of test"):
         choose_operating_points(_rows(10, 0).assign(split=["calib"] * 9 + ["test"]), 0.05)
+
+
+@pytest.mark.parametrize("n", [9, 60, 300])
+def test_fixed_precision_finds_most_fakes_at_its_precision(n: int) -> None:
+    rows = _rows(n, n)
+    y, p = rows["label"].to_numpy(), rows["probability"].to_numpy()
+    point = choose_operating_points(rows, 0.05, 0.8)["fixed_precision"]
+    every = [t for t in np.unique(p) if precision(y, p, t) >= 0.8]
+    assert precision(y, p, point.threshold) >= 0.8
+    assert recall(y, p, point.threshold) == pytest.approx(max(recall(y, p, t) for t in every))
+    assert "precision on calib" in point.note
+
+
+def test_precision_that_cannot_be_had_or_shown_is_told() -> None:
+    upside_down = pd.DataFrame({"label": [1, 1, 0, 0], "probability": [0.1, 0.2, 0.8, 0.9], "split": "calib"})
+    point = choose_operating_points(upside_down, 0.05, 0.95)["fixed_precision"]
+    assert not point.resolvable
+    assert "no threshold reaches" in point.note
+    for fakes, resolvable in ((58, False), (59, True)):  # as many right alarms in a row as 95 % needs, like 59 reals
+        rows = pd.DataFrame(
+            {"label": [1] * fakes + [0] * 5, "probability": [0.9] * fakes + [0.1] * 5, "split": "calib"}
+        )
+        assert choose_operating_points(rows, 0.05, 0.95)["fixed_precision"].resolvable == resolvable

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unmask.ensemble.apply import FloatArray, sigmoid
-from unmask.schemas import FusionInfo
+from unmask.schemas import ArtefactScale, FusionInfo, RealEvidence
 
 ENSEMBLE = "ensemble"
 MISSING = "missing:"
+TRACES = "art."
+FLOW_ODDITY = "temp.flow_oddity"
 # A feature counts as at most this many standard deviations from its mean on calib, so that one measurement far
 # outside of everything seen cannot decide alone. The ensemble's logit is not limited.
 LARGEST_DEVIATION = 4.0
@@ -80,9 +82,56 @@ def fusion_logit(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapp
     Raises:
         ValueError: A feature that fusion uses is not among the features.
     """
-    matrix = input_matrix(info.inputs, info.impute, ensemble_logit, features)
-    logit: FloatArray = info.intercept + standardised(info, matrix) @ np.asarray(info.coefficients, dtype=np.float64)
+    logit: FloatArray = info.intercept + _moves(info, ensemble_logit, features).sum(axis=1)
     return logit
+
+
+def _moves(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapping[str, npt.ArrayLike]) -> FloatArray:
+    """Compute what each input adds to the linear predictor ``(N, K)``, after feedback and artefact scaling."""
+    matrix = input_matrix(info.inputs, info.impute, ensemble_logit, features)
+    moves: FloatArray = standardised(info, matrix) * np.asarray(info.coefficients, dtype=np.float64)
+    for k, name in enumerate(info.inputs):
+        moves[:, k] *= info.rules.feedback.get(name, 1.0)
+    scale = info.rules.artefact_scale
+    if scale is not None and FLOW_ODDITY in features:
+        factor = artefact_factor(scale, features[FLOW_ODDITY])
+        traces = [name.removeprefix(MISSING).startswith(TRACES) for name in info.inputs]
+        moves[:, traces] *= factor[:, None]
+    return moves
+
+
+def artefact_factor(scale: ArtefactScale, flow_oddity: npt.ArrayLike) -> FloatArray:
+    """Compute how much traces in single frames count, given how odd the motion is.
+
+    Args:
+        scale: The rule.
+        flow_oddity: ``(N,)``, NaN where not measured.
+
+    Returns:
+        ``(N,)`` in [least, 1], rising in a straight line from quiet to odd; 1 where not measured.
+    """
+    odd = np.asarray(flow_oddity, dtype=np.float64)
+    factor: FloatArray = np.interp(odd, [scale.quiet, scale.odd], [scale.least, 1.0])
+    return np.where(np.isnan(odd), 1.0, factor)
+
+
+def real_evidence(rule: RealEvidence, features: Mapping[str, npt.ArrayLike], n: int) -> npt.NDArray[np.int64]:
+    """Count strong signs of a camera.
+
+    Args:
+        rule: The rule.
+        features: Feature name to ``(N,)`` values, NaN where not measured.
+        n: N.
+
+    Returns:
+        ``(N,)`` number of features beyond their bound; one that was not measured is no sign.
+    """
+    count = np.zeros(n, dtype=np.int64)
+    for name, bound in rule.bounds.items():
+        if name in features:
+            values = np.asarray(features[name], dtype=np.float64)
+            count += (values > bound) if rule.higher[name] else (values < bound)
+    return count
 
 
 def apply_fusion(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapping[str, npt.ArrayLike]) -> FloatArray:
@@ -99,7 +148,26 @@ def apply_fusion(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapp
     Raises:
         ValueError: A feature that fusion uses is not among the features.
     """
-    return sigmoid(info.calibration_slope * fusion_logit(info, ensemble_logit, features) + info.calibration_offset)
+    logit = fusion_logit(info, ensemble_logit, features)
+    return capped(info, sigmoid(info.calibration_slope * logit + info.calibration_offset), features)
+
+
+def capped(info: FusionInfo, probability: FloatArray, features: Mapping[str, npt.ArrayLike]) -> FloatArray:
+    """Apply the cap by camera evidence, if the fusion has that rule.
+
+    Args:
+        info: The fitted fusion.
+        probability: ``(N,)``.
+        features: Feature name to ``(N,)`` values, NaN where not measured.
+
+    Returns:
+        ``(N,)``.
+    """
+    rule = info.rules.real_evidence
+    if rule is None:
+        return probability
+    enough = real_evidence(rule, features, len(probability)) >= rule.count
+    return np.where(enough, np.minimum(probability, rule.cap), probability)
 
 
 def contributions(
@@ -107,7 +175,7 @@ def contributions(
 ) -> list[tuple[str, float]]:
     """Say how far each input moves the logit of one sample away from that of an average calib sample.
 
-    The calibrated logit is the sum of all contributions and of `base_logit`.
+    The calibrated logit is the sum of all contributions and of `base_logit`, before the cap by camera evidence.
 
     Args:
         info: The fitted fusion.
@@ -120,10 +188,20 @@ def contributions(
     Raises:
         ValueError: A feature that fusion uses is not among the features.
     """
-    row = {name: np.array([np.nan if value is None else value]) for name, value in features.items()}
-    matrix = input_matrix(info.inputs, info.impute, np.array([ensemble_logit]), row)
-    moves = info.calibration_slope * standardised(info, matrix)[0] * np.asarray(info.coefficients, dtype=np.float64)
+    moves = info.calibration_slope * _moves(info, np.array([ensemble_logit]), as_row(features))[0]
     return [(name, float(move)) for name, move in zip(info.inputs, moves, strict=True)]
+
+
+def as_row(features: Mapping[str, float | None]) -> dict[str, FloatArray]:
+    """Make columns of length one from the features of one sample.
+
+    Args:
+        features: Feature name to value, None where not measured.
+
+    Returns:
+        Feature name to ``(1,)``, NaN where not measured.
+    """
+    return {name: np.array([np.nan if value is None else value], dtype=np.float64) for name, value in features.items()}
 
 
 def base_logit(info: FusionInfo) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray, sigmoid
 from unmask.ensemble.calibrate import fit_platt, fit_temperature
 from unmask.ensemble.folds import group_folds
-from unmask.fusion.apply import ENSEMBLE, apply_fusion
+from unmask.fusion.apply import ENSEMBLE, MISSING, TRACES, apply_fusion, capped, fusion_logit
 from unmask.fusion.model import FusionModel, Splits, StoredModel, as_info
+from unmask.fusion.rules import fit_rules
 from unmask.fusion.thresholds import choose_operating_points
 from unmask.metrics import bootstrap_values, negative_log_likelihood, percentile_estimate
 from unmask.metrics.curves import IntArray
@@ -30,7 +32,7 @@ MIN_VALUES = 8
 RESAMPLES = 2000
 # How far the stored coefficients may be from scikit-learn's own probabilities.
 PARITY = 1e-9
-TRACES = "art."
+SMALLEST_PROBABILITY = 1e-12
 LARGEST_SHARE_OF_TRACES = 0.5
 DESCRIPTIONS = {
     "ensemble": "the ensemble alone",
@@ -59,7 +61,12 @@ class FusionFit:
 
 
 def fit_fusion(
-    rows: pd.DataFrame, features: Sequence[str], temperature: float, config: FusionConfig, rng: np.random.Generator
+    rows: pd.DataFrame,
+    features: Sequence[str],
+    temperature: float,
+    config: FusionConfig,
+    rng: np.random.Generator,
+    directions: Mapping[str, str] = MappingProxyType({}),
 ) -> FusionFit:
     """Fit fusion and operating points on calib.
 
@@ -74,6 +81,7 @@ def fit_fusion(
         temperature: Last temperature of the ensemble.
         config: Settings.
         rng: Source of folds and resamples.
+        directions: Feature to higher_fake, higher_real or none; the rule on camera evidence needs it.
 
     Returns:
         The fit.
@@ -103,16 +111,30 @@ def fit_fusion(
         elif best == "fusion":
             stored, probability = _fused(model, x, labels, splits, decided)
             remarks += _cautions(stored)
-    points = choose_operating_points(rows.assign(probability=probability), config.target_fpr)
-    info = FusionInfo(
-        **asdict(stored),
-        operating_points=points,
-        default_operating_point=config.operating_point,
-        importance=_importance(stored),
-        used=best == "fusion",
-        decision=decision,
+    info = as_info(stored).model_copy(
+        update={
+            "default_operating_point": config.operating_point,
+            "importance": _importance(stored),
+            "used": best == "fusion",
+            "decision": decision,
+        }
     )
-    return FusionFit(info, (decision, *remarks), nll, usable, splits)
+    if config.rules:
+        rules, told = fit_rules(rows, directions, config)
+        ruled = info.model_copy(update={"rules": rules})
+        probability = _ruled(info, ruled, rows, probability)
+        info, remarks = ruled, [*remarks, *told]
+    points = choose_operating_points(rows.assign(probability=probability), config.target_fpr, config.target_precision)
+    return FusionFit(info.model_copy(update={"operating_points": points}), (decision, *remarks), nll, usable, splits)
+
+
+def _ruled(before: FusionInfo, after: FusionInfo, rows: pd.DataFrame, probability: FloatArray) -> FloatArray:
+    """Carry rules over to out-of-fold probabilities: the shift of the logit is that of the final fit."""
+    columns = {str(name): rows[name].to_numpy(dtype=np.float64) for name in rows.columns if "." in str(name)}
+    shift = fusion_logit(after, rows["logit"], columns) - fusion_logit(before, rows["logit"], columns)
+    inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    logit = np.log(inside) - np.log1p(-inside)
+    return capped(after, sigmoid(logit + before.calibration_slope * shift), columns)
 
 
 def usable_features(rows: pd.DataFrame, features: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -252,7 +274,7 @@ def _importance(stored: StoredModel) -> dict[str, float]:
 
 def _cautions(stored: StoredModel) -> list[str]:
     shares = _importance(stored)
-    traces = sum(share for name, share in shares.items() if name.removeprefix("missing:").startswith(TRACES))
+    traces = sum(share for name, share in shares.items() if name.removeprefix(MISSING).startswith(TRACES))
     if traces <= LARGEST_SHARE_OF_TRACES:
         return []
     return [

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from unmask.config import FusionConfig
-from unmask.ensemble.apply import sigmoid
 from unmask.errors import ContractError, InputError
+from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.analysis import analyse
-from unmask.fusion.apply import fusion_logit
+from unmask.fusion.apply import apply_fusion, fusion_logit
 from unmask.fusion.fit import FusionFit, fit_fusion
 from unmask.schemas import (
     FEATURES,
@@ -59,7 +59,8 @@ def run_fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: F
     calib = table[scorable & (table["split"] == "calib") & table["label"].notna()]
     calib = rows_for_choice(calib, {"calib"}, "run_fuse")
     rng = np.random.default_rng(seed)
-    fit = fit_fusion(calib, names, info.temperature, config, rng)
+    directions = {name: spec.direction for name, spec in CATALOGUE.items()}
+    fit = fit_fusion(calib, names, info.temperature, config, rng, directions)
     scores = _score(table, names, fit.info)
     with new_directory(out) as folder:
         fit.info.save(folder / "fusion.json")
@@ -125,9 +126,10 @@ def _reason(status: str | None, failure: str | None, unscored: str | None, has_l
 
 def _score(table: pd.DataFrame, names: list[str], info: FusionInfo) -> pd.DataFrame:
     possible = table["reason"].isna().to_numpy()
-    logit = fusion_logit(info, table["logit"].to_numpy(dtype=np.float64), {name: table[name] for name in names})
-    logit = np.where(possible, logit, np.nan)
-    probability = sigmoid(info.calibration_slope * logit + info.calibration_offset)
+    columns = {name: table[name].to_numpy(dtype=np.float64) for name in names}
+    ensemble_logit = np.where(possible, table["logit"].to_numpy(dtype=np.float64), np.nan)
+    logit = fusion_logit(info, ensemble_logit, columns)
+    probability = apply_fusion(info, ensemble_logit, columns)
     agreement = table["agreement"].where(possible)
     return table[KEYS].assign(logit=logit, probability=probability, agreement=agreement, reason=table["reason"])
 

@@ -31,8 +31,10 @@ def reals_needed(target_fpr: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - target_fpr))
 
 
-def choose_operating_points(rows: pd.DataFrame, target_fpr: float) -> dict[str, OperatingPoint]:
-    """Choose thresholds by F1, by Youden's index, and by a limit on false alarms.
+def choose_operating_points(
+    rows: pd.DataFrame, target_fpr: float, target_precision: float = 0.95
+) -> dict[str, OperatingPoint]:
+    """Choose thresholds by F1, by Youden's index, by a limit on false alarms, and by precision.
 
     A threshold lies half-way between two neighbouring probabilities; of equally good ones the highest is taken,
     which raises fewer alarms.
@@ -40,9 +42,10 @@ def choose_operating_points(rows: pd.DataFrame, target_fpr: float) -> dict[str, 
     Args:
         rows: Calib rows with ``label`` 0 or 1, ``split`` and out-of-fold ``probability``.
         target_fpr: Largest share of reals that may be called fake at the point ``target_fpr``.
+        target_precision: Smallest share of fakes among what is called fake at the point ``fixed_precision``.
 
     Returns:
-        Name to operating point: max_f1, youden, target_fpr.
+        Name to operating point: max_f1, youden, target_fpr, fixed_precision.
 
     Raises:
         LeakError: A row is not of calib.
@@ -54,7 +57,7 @@ def choose_operating_points(rows: pd.DataFrame, target_fpr: float) -> dict[str, 
         note = "calib does not hold both classes, so this threshold is assumed, not chosen"
         return {
             name: _point(name, ASSUMED_THRESHOLD, labels, probabilities, False, note)
-            for name in ("max_f1", "youden", "target_fpr")
+            for name in ("max_f1", "youden", "target_fpr", "fixed_precision")
         }
     scores = SortedScores(labels, probabilities)
     cuts = _cuts(scores.thresholds)
@@ -70,6 +73,7 @@ def choose_operating_points(rows: pd.DataFrame, target_fpr: float) -> dict[str, 
         "max_f1": _separating("max_f1", float(cuts[np.argmax(f1)]), labels, probabilities),
         "youden": _separating("youden", float(cuts[np.argmax(youden)]), labels, probabilities),
         "target_fpr": _limited(float(cuts[limited]), labels, probabilities, target_fpr),
+        "fixed_precision": _precise(cuts, hits, alarms, labels, probabilities, target_precision),
     }
 
 
@@ -113,3 +117,21 @@ def _limited(threshold: float, labels: IntArray, probabilities: FloatArray, targ
         f"so the true rate may be as high as {point.fpr.high:.1%}"
     )
     return point.model_copy(update={"resolvable": False, "note": note})
+
+
+def _precise(
+    cuts: FloatArray, hits: IntArray, alarms: IntArray, labels: IntArray, probabilities: FloatArray, target: float
+) -> OperatingPoint:
+    """Find most fakes while the share of right alarms keeps to a target; it depends on how common fakes are."""
+    called = hits + alarms
+    reached = np.flatnonzero((called > 0) & (hits >= (target - 1e-12) * called))
+    if not len(reached):
+        note = f"no threshold reaches a precision of {target:.0%} on calib; this one raises the fewest alarms"
+        return _point("fixed_precision", float(cuts[0]), labels, probabilities, False, note)
+    best = reached[np.argmax(hits[reached])]
+    precision = clopper_pearson(int(hits[best]), int(called[best]), CONFIDENCE)
+    share = f"{labels.mean():.0%} of calib are fakes, and precision depends on that"
+    note = f"precision on calib {precision}; {share}"
+    # Resolved when all but one in twenty such samples would have shown less, were the true precision below the target.
+    lowest = clopper_pearson(int(hits[best]), int(called[best]), 2 * CONFIDENCE - 1).low or 0.0
+    return _point("fixed_precision", float(cuts[best]), labels, probabilities, lowest >= target, note)
