@@ -12,6 +12,7 @@ def ingest(
     sources: list[str],
     data_version: str,
     seed: int,
+    store: str,
     config: str,
     dataset: Output[Dataset],
     metrics: Output[Metrics],
@@ -23,6 +24,7 @@ def ingest(
         sources: Folders as [NAME=]FOLDER, with real/ and fake/ below each.
         data_version: Changes when the bytes behind the sources change; only for the cache key.
         seed: Of the split.
+        store: Folder that keeps the latest result, so that samples keep their split when data are added.
         config: Further settings as YAML.
         dataset: Table of samples with groups, splits and reasons of failures; the media stay where they are.
         metrics: Counts.
@@ -36,6 +38,8 @@ def ingest(
             sources,
             "--out",
             dataset.path,
+            "--store",
+            store,
             "--config-inline",
             config,
             "--set",

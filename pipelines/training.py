@@ -3,8 +3,6 @@
 
 from typing import Any
 
-from kfp import dsl
-
 from components.bundle import bundle
 from components.ensemble import ensemble
 from components.evaluate import evaluate
@@ -13,6 +11,8 @@ from components.fuse import fuse
 from components.ingest import ingest
 from components.promote import promote
 from components.train import train
+from kfp import dsl
+
 from pipelines.resources import Cluster, place
 from unmask.config import UnmaskConfig
 
@@ -61,7 +61,9 @@ def build(cluster: Cluster = Cluster()) -> Any:  # noqa: B008 - frozen
             store: Folder that keeps finished work between runs, if it is on a volume.
             config: Further settings as YAML, as `unmask config init` writes them; the parameters above win.
         """
-        ingested = place(ingest(sources=sources, data_version=data_version, seed=seed, config=config), cluster)
+        ingested = place(
+            ingest(sources=sources, data_version=data_version, seed=seed, store=store, config=config), cluster
+        )
         dataset = ingested.outputs["dataset"]
         # Kubeflow's cache key holds parameters but not the bytes of input artifacts, so each step also gets, as text,
         # what its inputs were made from.

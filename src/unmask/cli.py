@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import shutil
@@ -118,8 +119,9 @@ store_option = click.option(
     help="Folder with real/ and fake/ below it; may be given several times.",
 )
 @out_option
+@store_option
 @stage
-def ingest(sources: Sequence[str], out: Path, config: UnmaskConfig) -> StageOutcome:
+def ingest(sources: Sequence[str], out: Path, store: Path | None, config: UnmaskConfig) -> StageOutcome:
     """Find, check and split media: folders of files become a table of samples.
 
     Every file is probed; what cannot be used becomes a row with a reason. Files that share a source video or an
@@ -127,10 +129,20 @@ def ingest(sources: Sequence[str], out: Path, config: UnmaskConfig) -> StageOutc
     """
     from unmask.data.ingest_stage import run_ingest
 
-    return run_ingest([_named_source(source) for source in sources], out, config.ingest, config.seed)
+    return run_ingest(_named_sources(sources), out, config.ingest, config.seed, store)
+
+
+def _named_sources(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    """Read sources; Kubeflow hands over a whole list as one JSON text."""
+    listed: list[str] = []
+    for text in texts:
+        listed += json.loads(text) if text.startswith("[") else [text]
+    return [_named_source(text) for text in listed]
 
 
 def _named_source(text: str) -> tuple[str, Path]:
+    if Path(text).is_dir():  # also when its name holds an equals sign
+        return Path(text).resolve().name, Path(text)
     name, equals, folder = text.partition("=")
     path = Path(folder if equals else name).expanduser()
     return (name if equals else path.resolve().name), path
@@ -387,8 +399,7 @@ def run(
     from unmask.adapters.local_run import run_on_this_machine
 
     resolved = load_config(config_file, overrides)
-    named = [_named_source(source) for source in sources]
-    click.echo(run_on_this_machine(named, videos, work, runner, resolved))
+    click.echo(run_on_this_machine(_named_sources(sources), videos, work, runner, resolved))
 
 
 def main() -> None:

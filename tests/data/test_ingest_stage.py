@@ -192,17 +192,18 @@ def test_other_limits_apply_without_reading_again(
 
 def test_samples_keep_their_split_when_the_set_grows(pictures: Path, tmp_path: Path) -> None:
     source = [("s", pictures)]
-    run_ingest(source, tmp_path / "old", CONFIG, 42)
+    store = tmp_path / "store"
+    run_ingest(source, tmp_path / "old", CONFIG, 42, store)
     before = splits(tmp_path / "old")
     for i in range(200, 240):
         write_picture(pictures / f"real/portrait_{i}.jpg", seed=i)
         write_picture(pictures / f"fake/Diffusion/sample_{2000 + i}.jpg", seed=2000 + i)
-    run_ingest(source, tmp_path / "new", CONFIG, 42, earlier=tmp_path / "old")
+    run_ingest(source, tmp_path / "new", CONFIG, 42, store)
     after = splits(tmp_path / "new")
     assert len(after) == 200
     assert {sample: after[sample] for sample in before} == before
 
-    run_ingest(source, tmp_path / "other", CONFIG, 43, earlier=tmp_path / "old")
+    run_ingest(source, tmp_path / "other", CONFIG, 43, store)
     assert splits(tmp_path / "other") != after  # another seed asks for other splits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def run_ingest(
     out: Path,
     config: IngestConfig,
     seed: int,
-    earlier: Path | None = None,
+    store: Path | None = None,
 ) -> StageOutcome:
     """Find, check, group and split media.
 
@@ -60,7 +61,8 @@ def run_ingest(
         out: Folder to write.
         config: Of this stage.
         seed: Of splits and audit.
-        earlier: Folder of an earlier result to build on, if it is not ``out``.
+        store: Folder that keeps the latest result of these sources between runs, so that one run builds on the other
+            even when each has its own ``out``, as pipeline runs have.
 
     Returns:
         Counts, the AUC of the metadata audit, and sentences for the user.
@@ -69,7 +71,8 @@ def run_ingest(
         InputError: The sources cannot be split: empty, one class only, too many failed files, too few groups.
     """
     listing = list_sources(sources)
-    previous = read_earlier(earlier or out)
+    remembered = store / "ingest" / sha256_json(sorted(name for name, _ in sources))[:16] if store else None
+    previous = read_earlier(remembered if remembered and remembered.is_dir() else out)
     inspections = inspect_files(listing.files, config, previous)
     _check_failures(listing.files, inspections, config.max_failed_share)
     frame = _rows(listing.files, inspections)
@@ -93,6 +96,9 @@ def run_ingest(
         write_table(folder / SAMPLES_FILE, _table(frame), SAMPLES)
         info.save(folder / "dataset.json")
         index.save(folder / INDEX_FILE)
+    if remembered:
+        with new_directory(remembered) as folder:
+            shutil.copytree(out, folder, dirs_exist_ok=True)
     return _outcome(frame, info, listing)
 
 

@@ -42,8 +42,7 @@ def resize_crop(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
         return image
     shrink = max(image.shape[:2]) > size_px
     interpolation = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    resized: NDArray[np.uint8] = cv2.resize(image, (size_px, size_px), interpolation=interpolation)
-    return resized
+    return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
 
 
 def to_input(images: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing) -> NDArray[np.float32]:
