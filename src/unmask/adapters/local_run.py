@@ -73,6 +73,7 @@ def run_on_this_machine(
         sources = [("sample", _rendered_sample(work / "sample", videos, config.seed))]
     named = [(name, path.resolve()) for name, path in sources]
     state = hashlib.sha256("".join(fingerprint(path) for _, path in named).encode()).hexdigest()[:16]
+    config = _shared_cores(config)
     result = run_training(
         {
             "sources": [f"{name}={path}" for name, path in named],
@@ -93,6 +94,14 @@ def run_on_this_machine(
     latest = {name: result.outputs[name] for name in ("evaluation", "bundle", "decision")}
     _link_latest(work / "latest", latest)
     return _summary(work, latest, time.monotonic() - begin)
+
+
+def _shared_cores(config: UnmaskConfig) -> UnmaskConfig:
+    """Divide the cores among the detectors that kfp.local trains at once (two), unless the user has said otherwise."""
+    if config.train.threads:
+        return config
+    threads = max(1, len(os.sched_getaffinity(0)) // min(2, len(config.detectors)))
+    return config.model_copy(update={"train": config.train.model_copy(update={"threads": threads})})
 
 
 def _rendered_sample(folder: Path, videos: int, seed: int) -> Path:
