@@ -94,7 +94,8 @@ def test_the_gate_seldom_opens_for_luck(capsys: pytest.CaptureFixture[str]) -> N
 def test_tiny_calib_keeps_equal_weights_and_says_why(n: int) -> None:
     choice = choose_weights(_rows(n, 3, a=2.0, b=0.0), ["a", "b"], QUICK, np.random.default_rng(0))
     assert choice.method == "equal"
-    assert f"{n // 2} reals and {n // 2} fakes" in choice.decision
+    said = "1 real and 1 fake in 1 group;" if n == 2 else f"{n // 2} reals and {n // 2} fakes in {n // 2} groups;"
+    assert said in choice.decision
     assert choice.gain is None
 
 

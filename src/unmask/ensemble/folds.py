@@ -46,3 +46,16 @@ def group_folds(labels: npt.ArrayLike, groups: npt.ArrayLike, folds: int, rng: n
         fold_of_group[group] = fold
         filled[fold] += share[group]
     return fold_of_group[codes]
+
+
+def counted(n: int, what: str) -> str:
+    """Write a number with its noun.
+
+    Args:
+        n: The number.
+        what: The noun in the singular.
+
+    Returns:
+        For example ``1 group`` or ``3 groups``.
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -15,7 +15,7 @@ from unmask.config import EnsembleConfig
 from unmask.ensemble.apply import FloatArray, apply_calibration
 from unmask.ensemble.calibrate import Kind, Temperature, choose_calibration, fit_calibration, fit_temperature
 from unmask.ensemble.combination import Combination, combiners
-from unmask.ensemble.folds import group_folds
+from unmask.ensemble.folds import counted, group_folds
 from unmask.metrics import bootstrap_estimate, bootstrap_values, percentile_estimate, roc_auc
 from unmask.metrics.curves import IntArray
 from unmask.metrics.intervals import group_codes
@@ -142,8 +142,9 @@ def _too_small(labels: IntArray, groups: npt.NDArray[np.object_]) -> str:
     if min(reals, fakes) >= MIN_PER_CLASS and n_groups >= MIN_GROUPS:
         return ""
     return (
-        f"Equal weights: calib has {reals} reals and {fakes} fakes in {n_groups} groups; at least {MIN_PER_CLASS} of "
-        f"each in {MIN_GROUPS} groups are needed before other weights can be shown to be better."
+        f"Equal weights: calib has {counted(reals, 'real')} and {counted(fakes, 'fake')} in "
+        f"{counted(n_groups, 'group')}; at least {MIN_PER_CLASS} of each in {MIN_GROUPS} groups are needed before "
+        "other weights can be shown to be better."
     )
 
 

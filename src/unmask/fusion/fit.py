@@ -14,7 +14,7 @@ import pandas as pd
 from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray, sigmoid
 from unmask.ensemble.calibrate import fit_platt, fit_temperature
-from unmask.ensemble.folds import group_folds
+from unmask.ensemble.folds import counted, group_folds
 from unmask.fusion.apply import ENSEMBLE, MISSING, TRACES, apply_fusion, capped, fusion_logit
 from unmask.fusion.model import FusionModel, Splits, StoredModel, as_info
 from unmask.fusion.rules import fit_rules
@@ -165,7 +165,7 @@ def _splits(rows: pd.DataFrame, labels: IntArray, folds: int, rng: np.random.Gen
     fakes = int(labels.sum())
     reals = len(labels) - fakes
     n_groups = group_codes(rows["group_id"].to_numpy(dtype=object))[1]
-    size = f"calib has {reals} reals and {fakes} fakes in {n_groups} groups"
+    size = f"calib has {counted(reals, 'real')} and {counted(fakes, 'fake')} in {counted(n_groups, 'group')}"
     if min(reals, fakes) < MIN_PER_CLASS or n_groups < MIN_GROUPS:
         needed = f"at least {MIN_PER_CLASS} of each in {MIN_GROUPS} groups are needed"
         return [], f"The ensemble's probability is used as it is: {size}; {needed} to fit features."
