@@ -74,6 +74,12 @@ def test_an_interval_that_includes_one_half_is_told() -> None:
     assert "not shown to be better than guessing" in result.summary
 
 
+def test_a_missing_interval_is_told() -> None:
+    result = decide(evidence(0.9, low=None), PromoteConfig())
+    assert result.promoted
+    assert "no interval" in result.summary
+
+
 @pytest.mark.parametrize(
     ("auc", "bound", "passes"),
     [(0.9, 0.9, True), (0.8999, 0.9, False), (0.5, 0.5, True), (0.4, 0.5, False), (None, 0.0, False)],

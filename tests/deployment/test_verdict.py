@@ -92,6 +92,12 @@ def test_text_says_what_the_document_says() -> None:
     assert "answered in 1.2 s" in text
 
 
+def test_a_probability_just_below_the_threshold_does_not_read_as_equal() -> None:
+    text = render_text(full(verdict="real", probability=0.50066, threshold=0.50131))
+    assert "50.07%" in text
+    assert "50.13%" in text
+
+
 def test_text_fits_a_terminal() -> None:
     for verdict in (
         full(),

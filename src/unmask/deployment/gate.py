@@ -70,7 +70,9 @@ def decide(evidence: Evidence, config: PromoteConfig) -> GateResult:
     if failed:
         return GateResult(criteria, False, f"No alias: {', '.join(failed)} did not pass.")
     summary = f"All {len(criteria)} criteria passed; test AUC {auc}."
-    if auc is not None and auc.low is not None and auc.low <= 0.5:
+    if auc is None or auc.low is None:
+        summary += " There is no interval: test is too small to show that this is better than guessing."
+    elif auc.low <= 0.5:
         summary += " The interval includes 0.5: this is not shown to be better than guessing."
     return GateResult(criteria, True, summary)
 

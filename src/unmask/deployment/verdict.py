@@ -152,19 +152,26 @@ def _headline(verdict: Verdict) -> list[str]:
     lines = [f"{verdict.file}{kind}", ""]
     if verdict.probability is None:
         return lines + _wrap(f"NOT SCORED — {_sentence(verdict.reason or 'no reason given')}", "  ")
+    digits = _digits_that_differ(verdict.probability, verdict.threshold)
     lines.append(
         f"  {verdict.verdict.upper():<10} {_bar(verdict.probability, verdict.threshold)}  "
-        f"{verdict.probability:.1%} probability of a fake"
+        f"{verdict.probability:.{digits}%} probability of a fake"
     )
     side = "at or above" if verdict.probability >= verdict.threshold else "below"
     lines += _wrap(
-        f"The probability is {side} the threshold of {verdict.threshold:.1%} (operating point "
+        f"The probability is {side} the threshold of {verdict.threshold:.{digits}%} (operating point "
         f"'{verdict.operating_point}', marked | in the bar).",
         "  ",
     )
     if verdict.reason:
         lines += _wrap(_sentence(verdict.reason), "  ")
     return lines
+
+
+def _digits_that_differ(probability: float, threshold: float) -> int:
+    """Choose so many digits of a percentage that a probability below the threshold does not read as equal to it."""
+    enough = (digits for digits in range(1, 7) if f"{probability:.{digits}%}" != f"{threshold:.{digits}%}")
+    return 1 if probability == threshold else next(enough, 7)
 
 
 def _bar(probability: float, threshold: float | None = None) -> str:
