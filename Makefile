@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?=
 RUNNER ?= local
 WORK ?= .unmask
-VIDEOS ?= 48
+VIDEOS ?= 80
 REGISTRY ?= unmask
 TAG ?= 0.1.0
 

@@ -283,7 +283,7 @@ def local_tracking_uri(work: Path) -> str:
 
 @cli.command()
 @click.option("--out", required=True, type=FOLDER, help="Folder to write.")
-@click.option("--videos", default=48, show_default=True, help="Number of clips, half of them fake.")
+@click.option("--videos", default=80, show_default=True, help="Number of clips, half of them fake.")
 @click.option("--seed", default=42, show_default=True, help="Same seed, same bytes.")
 def sample(out: Path, videos: int, seed: int) -> None:
     """Render a sample set of talking faces, real and fake, to try the pipeline on.
@@ -378,7 +378,7 @@ def config_check(file: Path) -> None:
     metavar="[NAME=]FOLDER",
     help="Folder with real/ and fake/ below it; a rendered sample set when left out.",
 )
-@click.option("--videos", default=48, show_default=True, help="Clips in the rendered sample set.")
+@click.option("--videos", default=80, show_default=True, help="Clips in the rendered sample set.")
 @click.option("--work", default=DEFAULT_WORK, show_default=True, type=FOLDER, help="Folder for everything written.")
 @click.option("--runner", type=click.Choice(["local", "docker"]), default="local", show_default=True)
 @click.option("--config", "config_file", type=FILE, help="YAML file; see `unmask config init`.")
