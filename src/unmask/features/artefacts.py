@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import rfft2
 
 from unmask.features.observation import Clip, Floats, Moment, Null, Value
 from unmask.media.crops import crop_square
@@ -115,9 +115,15 @@ def _picture_mask(frame: Frame, left: int, top: int, side: int) -> NDArray[np.bo
 
 def border_strength(view: FaceView) -> float:
     """Log2 of the mean gradient along the outline over that on both sides of it."""
-    gradient = cv2.magnitude(cv2.Sobel(view.grey, cv2.CV_32F, 1, 0), cv2.Sobel(view.grey, cv2.CV_32F, 0, 1))
-    border, inside, around = (cv2.mean(gradient, mask)[0] for mask in (view.border, view.inside, view.around))
+    across, down = (cv2.Sobel(view.grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    # numpy, because cv2.magnitude and cv2.mean round differently depending on where an array lies in memory.
+    gradient = np.sqrt(across * across + down * down)
+    border, inside, around = (_mean(gradient[mask > 0]) for mask in (view.border, view.inside, view.around))
     return float(np.log2((border + 1) / ((inside + around) / 2 + 1)))
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
 
 
 def texture_entropy(view: FaceView) -> float:
@@ -164,7 +170,7 @@ def face_spectrum(frame: Frame, face: Face) -> Floats | None:
         return None
     window, bins, counts = _spectrum_plan(side)
     patch = frame.luma[top : top + side, left : left + side].astype(np.float32)
-    power = np.abs(rfft2((patch - patch.mean()) * window)) ** 2 / side**2
+    power = np.abs(np.fft.rfft2((patch - patch.mean()) * window)) ** 2 / side**2
     sums = np.bincount(bins, power.ravel(), minlength=65)
     return np.asarray(np.log10(sums[1:] / counts[1:] + 1e-4))
 

@@ -19,9 +19,9 @@ from unmask.errors import InputError, MediaError
 from unmask.features.catalogue import CATALOGUE, EXTRACTOR_VERSION
 from unmask.features.health import feature_health
 from unmask.features.measure import Measurement, measure
-from unmask.features.pool import WorkerPool
 from unmask.features.store import Failure, FeatureStore, save_result
 from unmask.media.faces import MODEL_SHA256, model_path
+from unmask.media.pool import WorkerPool
 from unmask.progress import track
 from unmask.schemas import (
     FACES,

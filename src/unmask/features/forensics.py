@@ -17,7 +17,8 @@ MIN_FLICKER_S = 1.0
 MIN_RATE_HZ = 10.0
 MIN_FACE_PX = 48
 MIN_LUMA = 24.0  # of the face; below it is too dark
-TRIMMED_SHARE = 0.05  # of the largest jumps, which are cuts
+MAX_SHARED_GAIN = 1.5
+CUT_DEVIATIONS = 6.0  # a jump so many robust deviations large is a cut
 
 
 class Forensics:
@@ -53,9 +54,15 @@ class Forensics:
             return dict.fromkeys(("forensics.prnu", "forensics.flicker", "forensics.codec"), Null("single_image"))
         return {
             "forensics.prnu": self._noise.agreement() if self._noise else Null("too_small"),
-            "forensics.flicker": flicker(self._skin.series(clip.main_track), clip.fps),
+            "forensics.flicker": self._flicker(clip),
             "forensics.codec": rhythm(self._sizes, self._kinds),
         }
+
+    def _flicker(self, clip: Clip) -> Value:
+        if clip.main_track is None:
+            return Null("no_face")
+        series = self._skin.series(clip.main_track)
+        return flicker(series, clip.fps) if series else Null("small_face")
 
 
 def _central_square(frame: Frame) -> NDArray[np.uint8] | None:
@@ -69,7 +76,7 @@ def _central_square(frame: Frame) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(luma[top : top + side, left : left + side])
 
 
-def flicker(series: SkinSeries | None, fps: float) -> Value:
+def flicker(series: SkinSeries, fps: float) -> Value:
     """Measure how the face's brightness jumps on its own from frame to frame.
 
     The second difference of the face's mean luma takes out every slow change; what the surroundings share with it
@@ -77,14 +84,12 @@ def flicker(series: SkinSeries | None, fps: float) -> Value:
     has the deviation √6 · s.
 
     Args:
-        series: The face's signals, or None.
+        series: The face's signals.
         fps: Frames a second.
 
     Returns:
         Per cent of the face's luma, or why it cannot be said.
     """
-    if series is None:
-        return Null("no_face")
     if series.width_px < MIN_FACE_PX:
         return Null("small_face")
     if fps < MIN_RATE_HZ:
@@ -95,13 +100,19 @@ def flicker(series: SkinSeries | None, fps: float) -> Value:
     level = float(np.median(series.face_luma))
     if level < MIN_LUMA:
         return Null("dark")
-    face = np.diff(series.face_luma, 2)[successive]
-    around = np.diff(series.surround_luma, 2)[successive]
-    kept = np.abs(face) <= np.quantile(np.abs(face), 1 - TRIMMED_SHARE)
+    face = np.diff(series.face_luma / level, 2)[successive]
+    around = np.diff(series.surround_luma / max(float(np.median(series.surround_luma)), MIN_LUMA), 2)[successive]
+    kept = np.abs(face) <= CUT_DEVIATIONS * (1.4826 * np.median(np.abs(face)) + 5e-4)
     own = _without_shared(face[kept], around[kept])
-    return 100 * float(np.sqrt((own**2).mean() / 6)) / level
+    return 100 * float(np.sqrt((own**2).mean() / 6))
 
 
 def _without_shared(face: Floats, around: Floats) -> Floats:
+    """Take out of the face's relative changes what its surroundings share.
+
+    Light that falls on both changes both by about the same share. A larger gain is not believed: neck and ears flicker
+    along with a forged face, and would take all of it away.
+    """
     power = float((around**2).sum())
-    return face - around * (float((face * around).sum()) / power) if power > 0 else face
+    gain = float((face * around).sum()) / power if power > 0 else 0.0
+    return face - around * min(max(gain, 0.0), MAX_SHARED_GAIN)

@@ -26,6 +26,7 @@ from unmask.media.video import Frame, VideoReader, read_image
 
 EXAMINED_HZ = 15.0  # how often landmarks are looked for; blinks and syllables are slower
 N_SAMPLED = 32  # frames on which costly things are measured
+SIGNIFICANT_DIGITS = 9  # of a feature
 MIN_TRACK_SHARE = 0.05  # of the examined frames; shorter tracks beside the main one are dropped
 
 
@@ -92,7 +93,7 @@ def _measure_video(path: Path, config: ExtractConfig) -> Measurement:
             size, last_s = (frame.width_px, frame.height_px), frame.time_s
     n = reader.n_decoded
     if n == 0:
-        raise MediaError("corrupt", f"none of {reader.facts.n_frames} frames decodes")
+        raise MediaError("corrupt", f"no frame decodes (the container promises {reader.facts.n_frames})")
     if reader.decoded_share < config.min_decoded_share:
         raise MediaError(
             "truncated",
@@ -199,7 +200,7 @@ class Pass:
             values |= family.values(clip)
         nulls = {name: _why_null(values[name]) for name in CATALOGUE}
         return Measurement(
-            features={name: None if nulls[name] else float(values[name]) for name in CATALOGUE},  # type: ignore[arg-type]
+            features={name: None if nulls[name] else _rounded(values[name]) for name in CATALOGUE},
             null_reasons={name: code for name, code in nulls.items() if code},
             crops=self._ordered_crops(),
             n_frames_expected=n_frames_expected,
@@ -212,6 +213,11 @@ class Pass:
         least = MIN_TRACK_SHARE * self.tracker.n_examined
         kept = [track for index, track in enumerate(tracks) if index == 0 or track.n_frames >= max(least, 2)]
         return [replace(crop, face_index=index) for index, track in enumerate(kept) for crop in track.crops]
+
+
+def _rounded(value: Value) -> float:
+    """Cut off what lies below the accuracy of any measurement, and with it the order in which sums were taken."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _why_null(value: Value) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.features.observation import Floats, Moment
-from unmask.media.faces import FACE_OVAL, Face, Image
+from unmask.media.faces import Face, Image
 from unmask.media.video import Frame
 
 # Convex outlines on FaceMesh: right cheek, left cheek, forehead (the person's sides).
@@ -18,7 +18,6 @@ SKIN_REGIONS = ((117, 118, 101, 36, 205, 187, 123), (346, 347, 330, 266, 425, 41
 SURROUND_SHORT_SIDE_PX = 96
 MIN_REGION_PIXELS = 12  # of the patch
 PATCH_PX = 64  # faces are measured at this size or up to twice of it
-INNER_OVAL = 0.8  # the oval is shrunk by this, so that hair and background do not leak in
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class SkinSeries:
     Attributes:
         frame_index: ``(N,)`` frames on which the face was there.
         time_s: ``(N,)``.
-        face_luma: ``(N,)`` mean luma of the inner face, grey levels.
+        face_luma: ``(N,)`` mean luma of cheeks and forehead, which neither blink nor speak, grey levels.
         surround_luma: ``(N,)`` mean luma of what is no face, grey levels.
-        skin_rgb: ``(N, 3, 3)`` mean RGB of right cheek, left cheek and forehead; NaN where a region is too small.
+        skin_rgb: ``(N, 3, 3)`` mean RGB of right cheek, left cheek and forehead.
         width_px: Median width of the face.
     """
 
@@ -87,7 +86,7 @@ def _surround_luma(moment: Moment) -> float:
 
 
 def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
-    """Mean luma of the inner face, then mean RGB of each skin region; None if the face lies outside."""
+    """Mean luma of the skin, then mean RGB of each region; None if a region is outside or too small."""
     planes = _half_planes(frame)
     height, width = planes[0].shape
     points = face.landmarks[:, :2] / 2
@@ -99,18 +98,15 @@ def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
     size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
     patches = [_patch(plane[y0 : y0 + size[1] * shrink, x0 : x0 + size[0] * shrink], size) for plane in planes]
     local = (points - [x0, y0]) / shrink
-    oval = local[list(FACE_OVAL)]
-    inner = oval.mean(axis=0) + INNER_OVAL * (oval - oval.mean(axis=0))
-    face_luma = cv2.mean(patches[0], _mask(inner, patches[0].shape))[0]
-    colours: list[float] = []
-    for region in SKIN_REGIONS:
+    means = np.full((len(SKIN_REGIONS), 3), np.nan)
+    for row, region in zip(means, SKIN_REGIONS, strict=True):
         mask = _mask(local[list(region)], patches[0].shape)
-        if cv2.countNonZero(mask) < MIN_REGION_PIXELS:
-            colours += [np.nan] * 3
-            continue
-        yuv = [cv2.mean(patch, mask)[0] for patch in patches]
-        colours += frame.colour(np.array(yuv if len(yuv) == 3 else [yuv[0], 128.0, 128.0])).tolist()
-    return (face_luma, *colours)
+        if cv2.countNonZero(mask) >= MIN_REGION_PIXELS:
+            yuv = [cv2.mean(patch, mask)[0] for patch in patches]
+            row[:] = yuv if len(yuv) == 3 else (yuv[0], 128.0, 128.0)
+    if np.isnan(means).any():
+        return None
+    return (float(means[:, 0].mean()), *frame.colour(means).ravel())
 
 
 def _shrink_for(extent_px: int) -> int:

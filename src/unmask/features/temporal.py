@@ -7,7 +7,6 @@ from collections import defaultdict
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import welch
 
 from unmask.features.observation import Clip, Floats, Moment, Null, Value
 from unmask.features.skin import SkinSeries, SkinSignals
@@ -26,6 +25,7 @@ MIN_PULSE_FPS = 12.0
 MIN_PULSE_SHARE = 0.8  # of the frames between first and last must show the face
 MIN_PULSE_FACE_PX = 64
 POS_WINDOW_S = 1.6
+MAX_SPECTRUM_S = 20.0  # longer clips are averaged; a heart does not keep its rate for longer
 MAX_GAP_S = 0.5
 
 
@@ -94,22 +94,24 @@ class Temporal:
         return Null("static") if self._n_still >= MIN_FLOW_PAIRS else Null("too_short")
 
     def _pulse(self, clip: Clip) -> Value:
+        if clip.main_track is None:
+            return Null("no_face")
         series = self._skin.series(clip.main_track)
         if series is None:
-            return Null("no_face")
+            return Null("small_face")
         found = pulse(series, clip.fps)
         return found if isinstance(found, Null) else found[0]
 
 
-def prediction_error(flow: cv2.DISOpticalFlow, before: Image, now: Image) -> NDArray[np.float32]:
-    """Predict ``before`` from ``now`` by optical flow; absolute error ``(H, W)`` in grey levels."""
+def prediction_error(flow: cv2.DISOpticalFlow, before: Image, now: Image) -> Image:
+    """Predict ``before`` from ``now`` by optical flow; absolute error ``(H, W)`` in grey levels, uint8."""
     motion = flow.calc(before, now, np.zeros((*before.shape, 2), np.float32))
     height, width = before.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     predicted = cv2.remap(
         now, x + motion[..., 0], y + motion[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(cv2.absdiff(predicted, before), np.float32)
+    return np.asarray(cv2.absdiff(predicted, before), np.uint8)
 
 
 def _face_and_ring(oval: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[Image, Image]:
@@ -135,8 +137,7 @@ def pulse(series: SkinSeries, fps: float) -> tuple[float, float] | Null:
     if fps < MIN_PULSE_FPS:
         return Null("too_slow")
     colours = np.asarray(series.skin_rgb)
-    whole = np.isfinite(colours).all(axis=(1, 2))
-    time_s, colours = series.time_s[whole], colours[whole].mean(axis=1)
+    time_s, colours = series.time_s, colours.mean(axis=1)
     if len(time_s) < 2 or time_s[-1] - time_s[0] < MIN_PULSE_S or np.diff(time_s).max() > MAX_GAP_S:
         return Null("too_short")
     if len(time_s) < MIN_PULSE_SHARE * fps * (time_s[-1] - time_s[0]):
@@ -169,6 +170,24 @@ def pos(rgb: Floats, rate_hz: float) -> Floats:
     return wave
 
 
+def mean_spectrum(wave: Floats, n: int, rate_hz: float) -> tuple[Floats, Floats]:
+    """Mean power of Hann windows of n samples that overlap by half (Welch 1967).
+
+    Args:
+        wave: ``(N,)``, N at least n.
+        n: Samples a window.
+        rate_hz: Samples a second.
+
+    Returns:
+        Frequencies in Hz and power without unit, zero-padded to 2048 points or more.
+    """
+    points = max(2048, n)
+    windows = np.lib.stride_tricks.sliding_window_view(wave, n)[:: max(1, n // 2)]
+    windows = (windows - windows.mean(axis=1, keepdims=True)) * np.hanning(n + 1)[:n]
+    power = (np.abs(np.fft.rfft(windows, points, axis=1)) ** 2).mean(axis=0)
+    return np.asarray(np.fft.rfftfreq(points, 1 / rate_hz), np.float64), np.asarray(power, np.float64)
+
+
 def signal_to_noise(wave: Floats, rate_hz: float) -> tuple[float, float]:
     """Power near the strongest frequency and its harmonic over the rest of the pulse band.
 
@@ -179,9 +198,11 @@ def signal_to_noise(wave: Floats, rate_hz: float) -> tuple[float, float]:
     Returns:
         dB, and the frequency in beats a minute.
     """
-    frequency, power = welch(wave, rate_hz, nperseg=min(len(wave), 256), nfft=2048)
+    n = min(len(wave), round(MAX_SPECTRUM_S * rate_hz))
+    frequency, power = mean_spectrum(wave, n, rate_hz)
+    width_hz = max(0.1, 2 * rate_hz / n)  # half the main lobe of the window
     band = (frequency >= PULSE_HZ[0]) & (frequency <= PULSE_HZ[1])
     peak = float(frequency[band][np.argmax(power[band])])
-    signal = band & ((np.abs(frequency - peak) <= 0.1) | (np.abs(frequency - 2 * peak) <= 0.2))
+    signal = band & ((np.abs(frequency - peak) <= width_hz) | (np.abs(frequency - 2 * peak) <= 2 * width_hz))
     ratio = (power[signal].sum() + 1e-20) / (power[band & ~signal].sum() + 1e-20)
     return float(10 * np.log10(ratio)), 60 * peak

@@ -48,7 +48,7 @@ class Watermark:
         luma = moment.frame.luma_at(SHORT_SIDE_PX)
         x = np.asarray(cv2.Sobel(luma, cv2.CV_32F, 1, 0, scale=1 / 8), np.float32)
         y = np.asarray(cv2.Sobel(luma, cv2.CV_32F, 0, 1, scale=1 / 8), np.float32)
-        length = np.asarray(cv2.magnitude(x, y), np.float32)
+        length = np.sqrt(x * x + y * y)
         strong = (length > MIN_GRADIENT).astype(np.float32)
         self._n += 1
         if self._sums is None:
@@ -71,7 +71,7 @@ class Watermark:
             return Null("too_small")
         if self._n < MIN_FRAMES or clip.duration_s < MIN_DURATION_S:
             return Null("too_short")
-        mean_length = cv2.magnitude(self._sums.x, self._sums.y) / self._n
+        mean_length = np.hypot(self._sums.x, self._sums.y) / self._n
         agreement = mean_length / (self._sums.length / self._n + 1e-6)
         still = (mean_length > MIN_GRADIENT) & (agreement > MIN_AGREEMENT) & _no_bar(self._sums.brightest)
         corners = _corners(still.shape[0], still.shape[1])

@@ -1,6 +1,6 @@
 """A pool of worker processes that outlives a crashed or hung decoder.
 
-Every job runs in a process of its own kind: a plain `python -m unmask.features.worker` that reads one JSON line a job
+Every job runs in a process of its own kind: a plain `python -m unmask.media.worker` that reads one JSON line a job
 and answers with one. A worker that dies or takes too long is replaced, and its job answers ``crashed`` or ``timeout``.
 """
 
@@ -135,7 +135,7 @@ class WorkerPool:
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker, closed by _Worker.end
         process = subprocess.Popen(
-            [sys.executable, "-m", "unmask.features.worker", self._target, str(self._timeout_s)],
+            [sys.executable, "-m", "unmask.media.worker", self._target, str(self._timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -202,7 +202,7 @@ class WorkerPool:
         words = worker.last_words()
         raise UnmaskError(
             f"A worker process does not start ({words or 'no message'}).",
-            f"Run `{sys.executable} -m unmask.features.worker {self._target} 10` to see why.",
+            f"Run `{sys.executable} -m unmask.media.worker {self._target} 10` to see why.",
         )
 
     def _drop(self, worker: _Worker) -> None:

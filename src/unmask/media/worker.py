@@ -1,6 +1,6 @@
 """A worker process of `WorkerPool`: reads jobs as JSON lines, answers each with one.
 
-Run by the pool as ``python -m unmask.features.worker module:function timeout_s``.
+Run by the pool as ``python -m unmask.media.worker module:function timeout_s``.
 """
 
 from __future__ import annotations
