@@ -22,7 +22,7 @@ from unmask.schemas import SAMPLES, EvaluationInfo, PromotionDecision, read_tabl
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Enough to go through every part; figures are not looked at here.
-QUICK = ["train.epochs=3", "ensemble.trials=15", "evaluate.resamples=200", "evaluate.severities=[3]"]
+QUICK = ["train.epochs=2", "promote.min_auc=0", "ensemble.trials=15", "evaluate.resamples=200", "evaluate.severities=[3]"]
 
 
 def arguments(data: Path, work: Path) -> list[str]:
@@ -120,8 +120,8 @@ def test_bad_files_are_rows_with_a_reason_and_show_in_the_report(done: Done) -> 
     html = (done.latest / "evaluation" / "report.html").read_text()
     for name in ("cut_short.mp4", "letter.mp4", "wall.mp4"):
         assert name in html
-    assert "no_face" in html
-    assert "truncated" in html or "corrupt" in html
+    for words in ("no face", "truncated", "the file holds text, not media"):
+        assert words in html
 
 
 def test_the_registry_holds_a_challenger_with_its_evidence(done: Done) -> None:
