@@ -129,7 +129,7 @@ def test_the_registry_holds_a_challenger_with_its_evidence(done: Done) -> None:
     decision = PromotionDecision.load(done.latest / "decision" / "decision.json")
     client = mlflow.MlflowClient(tracking_uri=decision.tracking_uri, registry_uri=decision.tracking_uri)
     version = client.get_model_version_by_alias("unmask-detector", "challenger")
-    assert version.version == decision.version == "1"
+    assert str(version.version) == decision.version == "1"
     artifacts = {item.path for item in client.list_artifacts(decision.run_id)}
     assert any("report.html" in path or path == "evaluation" for path in artifacts)
     assert client.get_run(decision.run_id).data.metrics
