@@ -37,8 +37,15 @@ class ClipWriter:
         video = self._container.add_stream("libx264", rate=fps)
         video.width = video.height = side_px
         video.pix_fmt = "yuv420p"
-        # One thread: the result of more threads depends on their number.
-        video.options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "g": str(KEYFRAME_EVERY)}
+        # One thread, because the result of several depends on their number; and no macroblock tree, because with it
+        # x264 gives other bytes from one time to the next.
+        video.options = {
+            "crf": str(crf),
+            "preset": "veryfast",
+            "g": str(KEYFRAME_EVERY),
+            "threads": "1",
+            "x264-params": "mbtree=0",
+        }
         self._frame_time = Fraction(1, fps)
         self._video = video
         audio = self._container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from unmask.data.sampleset.clips import Job, render
@@ -147,13 +148,25 @@ def _render_all(jobs: Sequence[Job], folder: Path, workers: int) -> list[Pair]:
         return []
     if workers == 1:
         return list(track((render(job, folder) for job in jobs), len(jobs), "render", "pairs"))
-    # Started afresh, not forked: a fork would inherit locks held by threads of the caller.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        results: Iterator[Pair] = pool.map(partial(render, folder=folder), jobs)
-        return list(track(results, len(jobs), "render", "pairs"))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, _process_context(), initializer=_start_worker) as pool:
+        try:
+            results: Iterator[Pair] = pool.map(partial(render, folder=folder), jobs)
+            return list(track(results, len(jobs), "render", "pairs"))
+        except BaseException:
+            # Without this, Ctrl-C would wait for the clips in hand.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
+
+
+def _process_context() -> BaseContext:
+    """Choose how processes start: from a fresh server, never from the caller, whose threads may hold locks."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([render.__module__])  # imported once, not once a process
+    return context
 
 
 def _start_worker() -> None:
