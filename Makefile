@@ -37,7 +37,7 @@ sample: $(READY) ## Render only the sample set, into .unmask/sample
 	@$(BIN)/unmask sample --out $(WORK)/sample --videos $(VIDEOS)
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY) ## Check style, types and the walls between rooms
 	@$(BIN)/ruff check .
