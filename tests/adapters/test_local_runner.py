@@ -32,6 +32,7 @@ STEP = textwrap.dedent(
     with (here / "ran.txt").open("a") as ran:
         ran.write(name + "\\n")
     print(f"{name} speaks")
+    print(f"waits {os.environ.get('OMP_WAIT_POLICY')}")
     print(f"{name} warns", file=sys.stderr)
     mode, _, who = behaviour.partition(":")
     if behaviour == "fail:a" and name == "b":
@@ -155,7 +156,7 @@ def ran(tmp_path: Path) -> list[str]:
     return sorted(file.read_text(encoding="utf-8").split()) if file.exists() else []
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
@@ -164,9 +165,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     raise AssertionError("waited in vain")
 
 
-def worker_pids(tmp_path: Path, *names: str) -> list[int]:
+def worker_pids(tmp_path: Path, process: subprocess.Popen[str] | None, *names: str) -> list[int]:
+    """Wait until the steps run; a driver that ended before shows why."""
     files = [tmp_path / f"worker-{name}.json" for name in names]
-    wait_for(lambda: all(file.exists() and file.read_text() for file in files))
+
+    def running() -> bool:
+        if process is not None and process.poll() is not None:
+            raise AssertionError(process.communicate()[1])
+        return all(file.exists() and file.read_text() for file in files)
+
+    wait_for(running)
     return [json.loads(file.read_text()) for file in files]
 
 
@@ -180,8 +188,13 @@ def gone(pid: int) -> bool:
 
 
 def test_the_compiled_graph_runs_and_lists_reach_the_step(
-    compiled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    compiled: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     handlers, printing = logging.getLogger().handlers[:], builtins.print
     with caplog.at_level(logging.INFO):
         result = run_compiled(compiled, {"behaviour": "ok", "items": ["a", "b", "c"]}, tmp_path / "work")
@@ -195,6 +208,8 @@ def test_the_compiled_graph_runs_and_lists_reach_the_step(
     lines = [record.getMessage() for record in caplog.records]
     assert "[first] first speaks" in lines
     assert "[branch c] c warns" in lines
+    assert "[branch c] waits PASSIVE" in lines
+    assert "[last] waits None" in lines
     assert all(line.startswith("[") for line in lines), "kfp's own log is not shown"
     assert capfd.readouterr().out == ""
     assert (logging.getLogger().handlers[:], builtins.print) == (handlers, printing)
@@ -281,7 +296,7 @@ def test_a_step_that_reports_nothing_is_an_error_now_and_later(compiled: Path, t
 def test_a_killed_step_with_living_workers_ends_the_run(compiled: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match="killed by SIGKILL"):
         run_compiled(compiled, {"behaviour": "die:first"}, tmp_path / "work")
-    (worker,) = worker_pids(tmp_path, "first")
+    (worker,) = worker_pids(tmp_path, None, "first")
     wait_for(lambda: gone(worker))
 
 
@@ -289,11 +304,11 @@ def test_while_a_run_lasts_its_folder_is_taken_and_sigterm_leaves_no_process(
     drive: Callable[[str], subprocess.Popen[str]], tmp_path: Path, compiled: Path
 ) -> None:
     process = drive("sleep:first")
-    (worker,) = worker_pids(tmp_path, "first")
+    (worker,) = worker_pids(tmp_path, process, "first")
     with pytest.raises(InputError, match=f"process {process.pid}"):
         run_compiled(compiled, {"behaviour": "ok"}, tmp_path / "work")
     process.send_signal(signal.SIGTERM)
-    _, text = process.communicate(timeout=30)
+    _, text = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Stopping on SIGTERM" in text
     wait_for(lambda: gone(worker))
@@ -304,9 +319,9 @@ def test_ctrl_c_stops_steps_that_run_side_by_side(
 ) -> None:
     step.write_text(STEP.replace('who in ("", name)', 'name in "ab"'), encoding="utf-8")
     process = drive("sleep:both")
-    workers = worker_pids(tmp_path, "a", "b")
+    workers = worker_pids(tmp_path, process, "a", "b")
     process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=30)
+    _, text = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in text
     for worker in workers:
@@ -317,9 +332,9 @@ def test_a_runner_killed_without_a_word_takes_its_steps_along(
     drive: Callable[[str], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = drive("sleep:first")
-    (worker,) = worker_pids(tmp_path, "first")
+    (worker,) = worker_pids(tmp_path, process, "first")
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     wait_for(lambda: gone(worker))
 
 

@@ -41,6 +41,8 @@ TAIL_LINES = 400
 # Waits on its standard input; if the runner dies without a word, nobody else would stop the step.
 WATCHDOG = 'read -r _ || kill -s KILL -- "-$0"'
 CONTAINER_LABEL = "unmask.work"
+# Steps of a loop share the cores: threads that wait for each other sleep, which saves a seventh of the CPU time.
+SIDE_BY_SIDE: Mapping[str, str] = MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE"})
 # What this module replaces, with the parameters it relies on. Attributes are looked up by kfp at call time.
 KFP_CONTRACT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -492,6 +494,7 @@ class _Run:
         """Stand in for kfp's `execute_single_task`: name the step, time it, note its outputs."""
         label = _label(given["task_name"], given["task_spec"], given["io_store"])
         self._here.label, self._here.ran = label, False
+        self._here.environment = SIDE_BY_SIDE if label != given["task_name"] else {}
         self._here.log = self.work_dir / "runs" / given["pipeline_resource_name"] / f"{_file_name(label)}.log"
         declared = given["components"][given["task_spec"].component_ref.name].output_definitions
         self._here.declared = {*declared.artifacts, *declared.parameters}
@@ -522,7 +525,8 @@ class _Run:
     ) -> _TaskHandler:
         """Stand in for the constructors of kfp's task handlers."""
         self._here.ran = True
-        return _TaskHandler(self, _Job(self._here.label, image, full_command, env_vars or {}, self._here.log))
+        environment = {**self._here.environment, **(env_vars or {})}
+        return _TaskHandler(self, _Job(self._here.label, image, full_command, environment, self._here.log))
 
     def run_job(self, job: _Job) -> None:
         """Run a step; raise, so that kfp neither retries nor goes on, if it fails."""
@@ -653,8 +657,10 @@ def _hash_of_code() -> str:
     digest = hashlib.sha256(sys.version.encode())
     for path in sorted(package.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(package)}\0".encode())
-            digest.update(path.read_bytes())
+            with contextlib.suppress(FileNotFoundError):  # an editor's temporary file
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(package)}\0{len(content)}\0".encode())
+                digest.update(content)
     return digest.hexdigest()
 
 
