@@ -3,6 +3,8 @@
 
 from typing import Any
 
+from kfp import dsl
+
 from components.bundle import bundle
 from components.ensemble import ensemble
 from components.evaluate import evaluate
@@ -11,8 +13,6 @@ from components.fuse import fuse
 from components.ingest import ingest
 from components.promote import promote
 from components.train import train
-from kfp import dsl
-
 from pipelines.resources import Cluster, place
 from unmask.config import UnmaskConfig
 

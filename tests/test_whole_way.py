@@ -22,7 +22,8 @@ from unmask.schemas import SAMPLES, EvaluationInfo, PromotionDecision, read_tabl
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Enough to go through every part; figures are not looked at here.
-QUICK = ["train.epochs=2", "promote.min_auc=0", "ensemble.trials=15", "evaluate.resamples=200", "evaluate.severities=[3]"]
+QUICK = ["train.epochs=2", "promote.min_auc=0", "ensemble.trials=15"]
+QUICK += ["evaluate.resamples=200", "evaluate.severities=[3]"]
 
 
 def arguments(data: Path, work: Path) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from pipelines.resources import NEEDS, Cluster
 
 from pipelines import compile as compiling
+from pipelines.resources import NEEDS, Cluster
 from unmask.config import UnmaskConfig
 
 STAGES = ["ingest", "extract", "train", "ensemble", "fuse", "evaluate", "bundle", "promote"]

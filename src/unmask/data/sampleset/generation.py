@@ -36,7 +36,7 @@ Pair = tuple[ClipTruth, ClipTruth]
 
 
 def generate(
-    out: Path, videos: int = 48, seed: int = 42, *, size_px: int = 320, duration_s: float = 4.0, workers: int = 0
+    out: Path, videos: int = 80, seed: int = 42, *, size_px: int = 320, duration_s: float = 5.2, workers: int = 0
 ) -> StageOutcome:
     """Render a sample set of talking faces: half of the clips real, half forged in three ways.
 
