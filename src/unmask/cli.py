@@ -335,6 +335,21 @@ def score(
 
 
 @cli.command()
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@out_option
+@stage
+def compare(a: Path, b: Path, out: Path, config: UnmaskConfig) -> StageOutcome:
+    """Compare two runs on the same test samples: A and B are folders that `fuse` wrote.
+
+    Says whether B is better than A, with the interval of the difference.
+    """
+    from unmask.evaluation.compare import run_compare
+
+    return run_compare(a, b, out, config.evaluate, config.seed)
+
+
+@cli.command()
 def detectors() -> None:
     """List the detectors that `train` knows."""
     from unmask.detectors import names

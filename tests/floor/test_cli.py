@@ -18,7 +18,7 @@ def unmask(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
 
 
-@pytest.mark.parametrize("command", [*STAGES, "score", "sample", "run", "detectors", "config"])
+@pytest.mark.parametrize("command", [*STAGES, "compare", "score", "sample", "run", "detectors", "config"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0
