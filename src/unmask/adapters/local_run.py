@@ -127,7 +127,7 @@ def _summary(work: Path, latest: dict[str, Path], seconds: float) -> str:
     decision = PromotionDecision.load(latest["decision"] / "decision.json")
     auc = evaluation.video[evaluation.headline]["roc_auc"]
     here = Path(os.path.relpath(work)) if work.is_relative_to(Path.cwd()) else work
-    alias = f", alias {decision.alias}" if decision.alias else ", no alias: " + decision.summary
+    alias = f", alias {decision.alias}" if decision.alias else f". {decision.summary}"
     lines = [
         "",
         f"Done in {seconds:.0f} s.",
