@@ -13,8 +13,9 @@ from unmask.media.faces import networks
 MAX_YAW_DEG = 35.0  # beyond this the landmarks of the far side are invented
 MIN_FACE_PX = 48
 MIN_RATE_HZ = 10.0  # of examined frames; slower ones miss blinks and syllables
-MIN_MOUTH_S = 2.0
-MIN_BLINK_S = 5.0
+MIN_MOUTH_S = 1.8
+MAX_GAP_S = 0.25
+MIN_BLINK_S = 4.8
 MIN_DRIFT_FRAMES = 20
 MIN_FRONTAL_SHARE = 0.5
 
@@ -145,9 +146,9 @@ def _pitch(points: Floats) -> float:
 
 
 def _lasts(time_s: Floats, needed_s: float) -> bool:
-    """Whether the frames cover so much time (gaps of more than a quarter second do not count)."""
+    """Whether the frames cover so much time; gaps without a face do not count."""
     steps = np.diff(time_s)
-    return float(steps[steps < 0.25].sum()) >= needed_s
+    return float(steps[steps < MAX_GAP_S].sum()) >= needed_s
 
 
 def still_share(time_s: Floats, mouth: Floats, rate_hz: float) -> Value:
@@ -201,7 +202,7 @@ def blinks_per_minute(time_s: Floats, eye: Floats, rate_hz: float) -> Value:
         length_s = float(time_s[end] - time_s[start])
         count += _BLINK_S[0] <= length_s <= _BLINK_S[1]
     steps = np.diff(time_s)
-    return 60 * count / float(steps[steps < 0.25].sum())
+    return 60 * count / float(steps[steps < MAX_GAP_S].sum() + 1 / rate_hz)
 
 
 def _open_level(eye: Floats, n: int) -> Floats:

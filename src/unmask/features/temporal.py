@@ -144,7 +144,7 @@ def pulse(series: SkinSeries, fps: float) -> tuple[float, float] | Null:
         return Null("too_short")
     grid = np.arange(time_s[0], time_s[-1], 1 / PULSE_RATE_HZ)
     even = np.stack([np.interp(grid, time_s, channel) for channel in colours.T], axis=1)
-    wave = pos(even, PULSE_RATE_HZ)
+    wave = without_drift(pos(even, PULSE_RATE_HZ), PULSE_RATE_HZ)
     return signal_to_noise(wave, PULSE_RATE_HZ) if float(wave.std()) > 1e-6 else Null("static")
 
 
@@ -168,6 +168,13 @@ def pos(rgb: Floats, rate_hz: float) -> Floats:
         part = first + second * (first.std() / max(float(second.std()), 1e-9))
         wave[start : start + n] += part - part.mean()
     return wave
+
+
+def without_drift(wave: Floats, rate_hz: float) -> Floats:
+    """Take out what is slower than the slowest pulse: sway of the head, changes of light."""
+    half = round(rate_hz / PULSE_HZ[0]) // 2
+    padded = np.pad(wave, half, mode="reflect")
+    return wave - np.convolve(padded, np.ones(2 * half + 1) / (2 * half + 1), mode="valid")
 
 
 def mean_spectrum(wave: Floats, n: int, rate_hz: float) -> tuple[Floats, Floats]:
@@ -202,7 +209,9 @@ def signal_to_noise(wave: Floats, rate_hz: float) -> tuple[float, float]:
     frequency, power = mean_spectrum(wave, n, rate_hz)
     width_hz = max(0.1, 2 * rate_hz / n)  # half the main lobe of the window
     band = (frequency >= PULSE_HZ[0]) & (frequency <= PULSE_HZ[1])
-    peak = float(frequency[band][np.argmax(power[band])])
+    # A peak, and not the foot of something slower that reaches into the band.
+    summit = band & (power >= np.roll(power, 1)) & (power >= np.roll(power, -1))
+    peak = float(frequency[summit][np.argmax(power[summit])]) if summit.any() else float(frequency[band][0])
     signal = band & ((np.abs(frequency - peak) <= width_hz) | (np.abs(frequency - 2 * peak) <= 2 * width_hz))
     ratio = (power[signal].sum() + 1e-20) / (power[band & ~signal].sum() + 1e-20)
     return float(10 * np.log10(ratio)), 60 * peak

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,7 +147,7 @@ class Face:
     landmarks: Floats
     presence: float
 
-    @property
+    @cached_property
     def box(self) -> Floats:
         """``(4,)`` x0, y0, x1, y1 around the landmarks."""
         points = self.landmarks[:, :2]
