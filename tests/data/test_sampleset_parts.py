@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from unmask.data.sampleset.clips import Job, identity_of
 from unmask.data.sampleset.expression import Expression
@@ -13,7 +14,18 @@ from unmask.data.sampleset.painting import look_up
 from unmask.data.sampleset.performance import Pose, perform
 from unmask.data.sampleset.render import Actor, Framing, lay_over
 from unmask.data.sampleset.scene import Camera, draw_light
-from unmask.data.sampleset.voice import LEVEL_RMS, SAMPLE_RATE_HZ, mouth_track, plan_speech, resynthesise, speak
+from unmask.data.sampleset.voice import (
+    FRAME,
+    HOP,
+    LEVEL_RMS,
+    SAMPLE_RATE_HZ,
+    _sound,
+    _spectra,
+    mouth_track,
+    plan_speech,
+    resynthesise,
+    speak,
+)
 
 SIDE = 192
 FRAMING = Framing(SIDE, (96.0, 88.0), 58.0)
@@ -111,6 +123,15 @@ def test_the_voice_has_the_pitch_of_the_person_and_a_fixed_level(people):
         voice = speak(person, plan_speech(4.0, rng), 4.0, rng)
         assert pitch_hz(voice) == pytest.approx(hertz, rel=0.12)
         assert np.sqrt(np.mean(voice**2)) == pytest.approx(LEVEL_RMS, rel=0.02)
+
+
+def test_spectra_and_sound_are_inverse_and_agree_with_scipy():
+    sound = np.random.default_rng(0).standard_normal(5000)
+    spectra = _spectra(sound)
+    assert np.allclose(_sound(spectra, 5000), sound)
+    theirs = signal.ShortTimeFFT(signal.windows.hann(FRAME, sym=False), HOP, 1.0).stft(sound).T
+    # Theirs begin one hop later.
+    assert np.allclose(np.abs(spectra[5:35]), np.abs(theirs[4:34]))
 
 
 def test_a_vocoder_keeps_the_spectrum_and_the_level_but_not_the_waveform(people):

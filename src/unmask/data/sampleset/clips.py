@@ -20,7 +20,7 @@ from unmask.data.sampleset.voice import resynthesise, speak
 from unmask.schemas import sha256_file
 
 # The clips are far smaller than those of FaceForensics++, so a factor of 40 would leave no face to look at.
-CRF = {"c23": 23, "c40": 31}
+CRF = {"c23": 23, "c40": 29}
 TORSO_FOLLOWS = (0.35, 0.3)  # share of the head's movement that the shoulders make, right and down
 
 

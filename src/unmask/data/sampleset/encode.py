@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.data.sampleset.voice import SAMPLE_RATE_HZ
 
-AUDIO_BITRATE_BPS = 48_000
+AUDIO_BITRATE_BPS = 32_000  # so little that every voice needs all of it, and sizes tell nothing
 AAC_FRAME = 1024
 KEYFRAME_EVERY = 50
 

@@ -124,7 +124,7 @@ class Forger:
 
     def blend(self, shot: Shot, corner: tuple[int, int]) -> Floats:
         """``FaceBlend``: the partner's face at the low resolution of a generator, enlarged and blended in."""
-        small = round(self._size * 0.45)
+        small = round(self._size * 0.42)
         face = resized(self._rendered(shot, corner), small, cv2.INTER_AREA)
         return resized(face, self._size)
 
@@ -162,7 +162,7 @@ class Forger:
         """Take the still: the partner's face on its plane, as a small photograph keeps it."""
         texture = self._source.light_up(STILL_EXPRESSION, shot.pose, self._light, 0.0)[..., :3]
         side = texture.shape[0]
-        small = round(side * 0.5)
+        small = round(side * 0.45)
         return resized(resized(texture, small, cv2.INTER_AREA), side)
 
 
@@ -173,7 +173,7 @@ def _uneven_overlap(rng: np.random.Generator, size: int) -> Floats:
         ``(size, size, 3)``, float32, around 0.
     """
     error = np.zeros((size, size, 3), np.float32)
-    for step, strength in ((1, 0.010), (2, 0.020), (4, 0.024)):
+    for step, strength in ((1, 0.010), (2, 0.022), (4, 0.028)):
         taps = rng.standard_normal((2, 2, 3)) * (0.4, 0.3, 0.6) + np.asarray([[1, -1], [-1, 1]])[..., None]
         taps = (taps - taps.mean((0, 1))) / taps.std((0, 1)) * strength
         cells = np.kron(taps, np.ones((step, step, 1)))

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 SAMPLE_RATE_HZ = 16_000
 LEVEL_RMS = 0.06  # of every voice track, so that loudness tells nothing
 MOUTH_REACH = 0.17  # gap between the lips in the widest vowel, face units
+FRAME, HOP = 512, 128  # of the vocoder, samples
+_WINDOW = signal.windows.hann(FRAME, sym=False)
 _BANDWIDTHS_HZ = (70.0, 100.0, 140.0, 200.0)
 
 
@@ -189,6 +191,24 @@ def _mel_basis(bands: int, bins: int) -> Floats:
     return np.asarray(basis / basis.sum(1, keepdims=True))
 
 
+def _spectra(sound: Floats) -> NDArray[np.complex128]:
+    """Short-time spectra of a sound, ``(frames, FRAME // 2 + 1)``."""
+    padded = np.pad(sound, (FRAME, FRAME + -len(sound) % HOP))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
+    return np.asarray(np.fft.rfft(frames * _WINDOW))
+
+
+def _sound(spectra: NDArray[np.complex128], n: int) -> Floats:
+    """The sound of ``n`` samples whose spectra come nearest to these (Griffin & Lim 1984, equation 6)."""
+    frames = np.fft.irfft(spectra) * _WINDOW
+    parts = FRAME // HOP
+    total = np.zeros((len(frames) + parts - 1, HOP))
+    for part in range(parts):
+        total[part : part + len(frames)] += frames[:, part * HOP : (part + 1) * HOP]
+    # The squares of the overlapping windows sum to a constant.
+    return np.asarray(total.ravel()[FRAME : FRAME + n] / (np.sum(_WINDOW**2) / HOP))
+
+
 def resynthesise(sound: Floats, rng: np.random.Generator, *, bands: int = 64, rounds: int = 6) -> Floats:
     """Copy a voice as a vocoder does: its mel spectrogram survives, its phase is guessed.
 
@@ -203,14 +223,12 @@ def resynthesise(sound: Floats, rng: np.random.Generator, *, bands: int = 64, ro
     Returns:
         Samples of the same length and level.
     """
-    transform = signal.ShortTimeFFT(signal.windows.hann(512, sym=False), 128, SAMPLE_RATE_HZ)
-    n = len(sound)
-    magnitude = np.abs(transform.stft(sound))
-    basis = _mel_basis(bands, magnitude.shape[0])
-    spread = basis.T / (basis.T.sum(1, keepdims=True))
-    copied = np.sqrt(spread @ (basis @ magnitude**2))
+    power = np.abs(_spectra(sound)) ** 2
+    basis = _mel_basis(bands, power.shape[1])
+    spread = basis / basis.sum(0)
+    copied = np.sqrt(power @ basis.T @ spread)
     spectrum = copied * np.exp(2j * np.pi * rng.random(copied.shape))
     for _ in range(rounds):
-        guess = transform.stft(transform.istft(spectrum, k1=n))
+        guess = _spectra(_sound(spectrum, len(sound)))
         spectrum = copied * guess / (np.abs(guess) + 1e-9)
-    return _levelled(np.asarray(transform.istft(spectrum, k1=n)).real)
+    return _levelled(_sound(spectrum, len(sound)))
