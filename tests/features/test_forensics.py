@@ -116,17 +116,19 @@ def sizes_of(path) -> tuple[list[int], list[str], list[np.ndarray]]:
 
 
 def test_an_earlier_encoder_leaves_its_rhythm(tmp_path):
+    # One thread: with several, the encoder's sizes differ from run to run.
     once, twice = [], []
-    again = {"crf": "23", "preset": "veryfast", "g": "250"}
+    again = {"crf": "23", "preset": "veryfast", "g": "250", "threads": "1"}
     for seed, period in enumerate((12, 15, 12)):
         source = moving_pictures(seed, 160)
-        first = {"crf": "30", "preset": "veryfast", "g": str(period)}
+        first = {"crf": "30", "preset": "veryfast", "g": str(period), "threads": "1"}
         decoded = sizes_of(write_clip(tmp_path / "1.mp4", source, options=first))[2]
         trimmed = decoded[period // 3 :]  # the phase is unknown
         once.append(rhythm(*sizes_of(write_clip(tmp_path / "2.mp4", source, options=again))[:2]))
         twice.append(rhythm(*sizes_of(write_clip(tmp_path / "3.mp4", trimmed, options=again))[:2]))
-    higher = np.greater.outer(twice, once)
-    assert higher.mean() >= 0.9, (once, twice)
+    # Clip by clip: three scenes are too few to rank unlike scenes against each other.
+    assert np.greater(twice, once).all(), (once, twice)
+    assert np.mean(twice) > 1.4 * np.mean(once), (once, twice)
 
 
 def test_a_rhythm_put_into_sizes_is_found_and_noise_is_none():
