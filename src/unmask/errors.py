@@ -50,6 +50,10 @@ class LeakError(UnmaskError):
     """Rows of a split reached a function that must not see them."""
 
 
+class StorageError(UnmaskError):
+    """A store cannot be reached, refuses the credentials, or gives other bytes than those that were asked for."""
+
+
 class MediaError(UnmaskError):
     """A media file cannot be decoded or measured; becomes a row with a reason, never a crash.
 

@@ -17,6 +17,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class StorageConfig(Section):
+    """Object store behind `s3://` addresses; credentials come from the environment, never from here."""
+
+    endpoint: str = Field(
+        default="", description="e.g. https://minio.example:9000; empty: AWS_ENDPOINT_URL_S3 from the environment"
+    )
+    region: str = Field(default="us-east-1", min_length=1, description="region of the buckets")
+    ca_file: str | None = Field(default=None, description="certificates to trust besides the system's; null: none")
+    path_style: bool = Field(default=True, description="bucket in the path, not in the host name; MinIO wants it")
+    attempts: int = Field(default=6, ge=1, le=20, description="tries of a request before it fails")
+    timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
+
+
 class SplitFractions(Section):
     """Shares of groups that go to each split; they must sum to 1."""
 
@@ -188,6 +201,7 @@ class UnmaskConfig(Section):
         min_length=1,
         description="see `unmask detectors`",
     )
+    storage: StorageConfig = StorageConfig()
     ingest: IngestConfig = IngestConfig()
     extract: ExtractConfig = ExtractConfig()
     train: TrainConfig = TrainConfig()

@@ -1,0 +1,102 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from unmask.config import load_config
+from unmask.errors import InputError
+from unmask.schemas import StageOutcome
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def stage(function: Command) -> Command:
+    """Add what every stage understands: configuration and the KFP executor input."""
+
+    @click.option("--config", "config_file", type=FILE, help="YAML file; see `unmask config init`.")
+    @click.option("--config-inline", default="", metavar="YAML", help="Settings as YAML text; win over --config.")
+    @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.epochs=3.")
+    @click.option("--executor-input", default="", hidden=True, help="Written by Kubeflow Pipelines.")
+    @functools.wraps(function)
+    def wrapped(
+        config_file: Path | None,
+        config_inline: str,
+        overrides: Sequence[str],
+        executor_input: str,
+        **options: Any,
+    ) -> None:
+        from unmask.adapters.kfp_executor import ExecutorIO
+
+        config = load_config(config_file, overrides, config_inline)
+        task = ExecutorIO.from_json(executor_input) if executor_input else None
+        if task is not None and "trained" in options:
+            options["trained"] = (*options["trained"], *task.input_paths("detectors"))
+        if "trained" in options and not options["trained"]:
+            raise InputError("No trained detector was given.", "Give --trained FOLDER once for each detector.")
+        outcome: StageOutcome = function(config=config, **options)
+        for message in outcome.messages:
+            click.echo(message)
+        if task is not None:
+            task.finish(outcome, _output_parameters(options))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _output_parameters(options: dict[str, Any]) -> dict[str, str]:
+    """Read the small values that later KFP steps take as parameters."""
+    from unmask.schemas import DatasetInfo
+
+    out = options.get("out")
+    if out is not None and (out / "samples.parquet").is_file():
+        return {"dataset_version": DatasetInfo.load(out / "dataset.json").version}
+    return {}
+
+
+def folder_option(name: str, text: str) -> Callable[[Command], Command]:
+    """Make a required option that names a folder."""
+    return click.option(f"--{name}", required=True, type=FOLDER, help=text)
+
+
+out_option = folder_option("out", "Folder to write; appears only when the stage has succeeded.")
+dataset_option = folder_option("dataset", "Folder that `ingest` wrote.")
+faces_option = folder_option("faces", "Face crops that `extract` wrote.")
+features_option = folder_option("features", "Features that `extract` wrote.")
+ensemble_option = folder_option("ensemble", "Folder that `ensemble` wrote.")
+fusion_option = folder_option("fusion", "Folder that `fuse` wrote.")
+trained_option = click.option(
+    "--trained", multiple=True, type=FOLDER, help="Folder that `train` wrote; once for each detector."
+)
+store_option = click.option(
+    "--store", type=FOLDER, help="Folder that keeps finished work between runs, so that a killed run loses little."
+)
+
+
+def named_sources(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    """Read sources; Kubeflow hands over a whole list as one JSON text."""
+    listed: list[str] = []
+    for text in texts:
+        listed += json.loads(text) if text.startswith("[") else [text]
+    return [named_source(text) for text in listed]
+
+
+def named_source(text: str) -> tuple[str, Path]:
+    """Read ``[NAME=]FOLDER``."""
+    if Path(text).is_dir():  # also when its name holds an equals sign
+        return Path(text).resolve().name, Path(text)
+    name, equals, folder = text.partition("=")
+    path = Path(folder if equals else name).expanduser()
+    return (name if equals else path.resolve().name), path
+
+
+def local_tracking_uri(work: Path) -> str:
+    """Name the MLflow database of a work folder."""
+    return f"sqlite:///{(work / 'mlflow.db').resolve()}"

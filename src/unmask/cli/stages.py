@@ -1,0 +1,178 @@
+"""One subcommand a stage: the same by hand, in a container and in the local run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unmask.cli.options import (
+    FILE,
+    FOLDER,
+    dataset_option,
+    ensemble_option,
+    faces_option,
+    features_option,
+    folder_option,
+    fusion_option,
+    local_tracking_uri,
+    named_sources,
+    out_option,
+    stage,
+    store_option,
+    trained_option,
+)
+from unmask.cli.root import DEFAULT_WORK, cli
+from unmask.config import UnmaskConfig
+from unmask.schemas import StageOutcome
+
+
+@cli.command()
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]FOLDER",
+    help="Folder with real/ and fake/ below it; may be given several times.",
+)
+@out_option
+@store_option
+@stage
+def ingest(sources: Sequence[str], out: Path, store: Path | None, config: UnmaskConfig) -> StageOutcome:
+    """Find, check and split media: folders of files become a table of samples.
+
+    Every file is probed; what cannot be used becomes a row with a reason. Files that share a source video or an
+    identity stay in one split, so that no later figure rests on a leak.
+    """
+    from unmask.data.ingest_stage import run_ingest
+
+    return run_ingest(named_sources(sources), out, config.ingest, config.seed, store)
+
+
+@cli.command()
+@dataset_option
+@click.option("--out-faces", required=True, type=FOLDER, help="Folder for the face crops.")
+@click.option("--out-features", required=True, type=FOLDER, help="Folder for the feature table.")
+@store_option
+@stage
+def extract(
+    dataset: Path, out_faces: Path, out_features: Path, store: Path | None, config: UnmaskConfig
+) -> StageOutcome:
+    """Decode each file once: face crops and forensic features.
+
+    What cannot be measured is null with a reason. With --store, files measured before are not measured again.
+    """
+    from unmask.features.extract_stage import run_extract
+
+    return run_extract(dataset, out_faces, out_features, config.extract, store)
+
+
+@cli.command()
+@click.option("--detector", required=True, help="Name of the detector, e.g. meso4 or timm:resnet10t.")
+@dataset_option
+@faces_option
+@features_option
+@out_option
+@store_option
+@stage
+def train(
+    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: Path | None, config: UnmaskConfig
+) -> StageOutcome:
+    """Train one detector on the train split; the checkpoint is chosen on val.
+
+    With --store, a killed training goes on from its last checkpoint and ends with the same weights.
+    """
+    from unmask.training.train_stage import run_train
+
+    return run_train(detector, dataset, faces, features, out, config.train, config.seed, store)
+
+
+@cli.command()
+@dataset_option
+@trained_option
+@out_option
+@stage
+def ensemble(dataset: Path, trained: Sequence[Path], out: Path, config: UnmaskConfig) -> StageOutcome:
+    """Calibrate the detectors and weigh them against each other, on the calib split."""
+    from unmask.ensemble.ensemble_stage import run_ensemble
+
+    return run_ensemble(dataset, trained, out, config.ensemble, config.seed)
+
+
+@cli.command()
+@dataset_option
+@ensemble_option
+@features_option
+@out_option
+@stage
+def fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: UnmaskConfig) -> StageOutcome:
+    """Join the ensemble's score and the forensic features to one calibrated probability, on the calib split.
+
+    Also sets the operating points: the thresholds from which on a file is called fake.
+    """
+    from unmask.fusion.fuse_stage import run_fuse
+
+    return run_fuse(dataset, ensemble, features, out, config.fusion, config.seed)
+
+
+@cli.command()
+@dataset_option
+@faces_option
+@features_option
+@trained_option
+@ensemble_option
+@fusion_option
+@out_option
+@click.option("--out-report", type=FILE, help="Also copy report.html to this path.")
+@click.option("--out-summary", type=FILE, help="Also copy summary.md to this path.")
+@stage
+def evaluate(
+    out: Path, out_report: Path | None, out_summary: Path | None, config: UnmaskConfig, **inputs: Any
+) -> StageOutcome:
+    """Measure everything on the test split, with intervals, and write the report."""
+    from unmask.evaluation.evaluate_stage import run_evaluate
+    from unmask.schemas import write_atomically
+
+    outcome = run_evaluate(**inputs, out=out, config=config.evaluate, seed=config.seed)
+    for name, copy in (("report.html", out_report), ("summary.md", out_summary)):
+        if copy is not None:
+            with write_atomically(copy) as temporary:
+                shutil.copyfile(out / name, temporary)
+    return outcome
+
+
+@cli.command()
+@trained_option
+@ensemble_option
+@fusion_option
+@features_option
+@out_option
+@stage
+def bundle(out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
+    """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds; no torch."""
+    from unmask.deployment.bundle_stage import run_bundle
+
+    return run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle)
+
+
+@cli.command()
+@folder_option("bundle", "Folder that `bundle` wrote.")
+@folder_option("evaluation", "Folder that `evaluate` wrote.")
+@dataset_option
+@features_option
+@trained_option
+@ensemble_option
+@fusion_option
+@click.option("--tracking-uri", default="", help="MLflow server or sqlite:/// URI.  [default: a file in .unmask]")
+@out_option
+@stage
+def promote(tracking_uri: str, out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
+    """Log the run to MLflow, register the bundle, and give it its alias if the gate lets it pass."""
+    from unmask.adapters.tracking import run_promote
+
+    uri = tracking_uri or local_tracking_uri(DEFAULT_WORK)
+    return run_promote(**inputs, tracking_uri=uri, out=out, config=config.promote)
