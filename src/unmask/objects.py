@@ -61,7 +61,7 @@ class ObjectStore(Protocol):
     def upload(self, path: Path, key: str) -> None:
         """Store the bytes of a file under a key, replacing what was there."""
 
-    def keys(self, prefix: str = "") -> Iterator[StoredObject]:
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """List the objects whose key starts with a prefix, in order of key."""
 
     def delete(self, key: str) -> None:
@@ -141,7 +141,7 @@ class FolderStore:
         """Copy a file into the store."""
         self._copy(path, self._path(key))
 
-    def keys(self, prefix: str = "") -> Iterator[StoredObject]:
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """List the files whose path below the folder starts with a prefix; unfinished ones are passed over."""
         start = self._root / prefix.rpartition("/")[0]
         found = sorted(

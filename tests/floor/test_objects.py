@@ -8,15 +8,15 @@ from unmask.objects import FolderStore, LocalMedia
 
 def test_what_was_written_is_read_listed_copied_and_removed(tmp_path):
     store = FolderStore(tmp_path / "store")
-    assert list(store.keys()) == []
+    assert list(store.objects()) == []
     assert store.stat("a/b.bin") is None
     store.write("a/b.bin", b"one")
     store.write("a/c.bin", b"three")
     (tmp_path / "file").write_bytes(b"four!")
     store.upload(tmp_path / "file", "d")
     assert store.read("a/b.bin") == b"one"
-    assert [(o.key, o.size_bytes) for o in store.keys()] == [("a/b.bin", 3), ("a/c.bin", 5), ("d", 5)]
-    assert [o.key for o in store.keys("a/c")] == ["a/c.bin"]
+    assert [(o.key, o.size_bytes) for o in store.objects()] == [("a/b.bin", 3), ("a/c.bin", 5), ("d", 5)]
+    assert [o.key for o in store.objects("a/c")] == ["a/c.bin"]
     store.download("d", tmp_path / "copy" / "d")
     assert (tmp_path / "copy" / "d").read_bytes() == b"four!"
     before = store.stat("a/b.bin")
