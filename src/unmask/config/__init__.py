@@ -2,6 +2,7 @@
 
 from unmask.config.loading import commented_defaults, load_config
 from unmask.config.models import (
+    AugmentationConfig,
     BundleConfig,
     EnsembleConfig,
     EvaluateConfig,
@@ -17,6 +18,7 @@ from unmask.config.models import (
 )
 
 __all__ = [
+    "AugmentationConfig",
     "BundleConfig",
     "EnsembleConfig",
     "EvaluateConfig",

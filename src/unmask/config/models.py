@@ -76,13 +76,42 @@ class ExtractConfig(Section):
     max_failed_share: float = Field(default=0.5, ge=0, le=1, description="stop when more samples than this fail")
 
 
+class AugmentationConfig(Section):
+    """Chances of each damage to a training crop; never used on val, calib or test."""
+
+    flip: float = Field(default=0.5, ge=0, le=1, description="horizontal flip")
+    affine: float = Field(default=0.0, ge=0, le=1, description="rotation up to 10 degrees, zoom and shift up to 8 %")
+    light: float = Field(default=0.5, ge=0, le=1, description="brightness and contrast")
+    colour: float = Field(default=0.0, ge=0, le=1, description="saturation and hue")
+    downscale: float = Field(default=0.1, ge=0, le=1, description="shrink and enlarge again")
+    blur: float = Field(default=0.1, ge=0, le=1, description="Gaussian blur")
+    dct_noise: float = Field(default=0.0, ge=0, le=1, description="noise on the coefficients of 8x8 cosine blocks")
+    jpeg: float = Field(default=0.2, ge=0, le=1, description="a second JPEG compression")
+    gridmask: float = Field(default=0.0, ge=0, le=1, description="a grid of blanked squares (GridMask)")
+    minority_factor: float = Field(default=1.0, ge=1, le=4, description="chances of the rarer class times this")
+    mixup: float = Field(default=0.0, ge=0, le=1, description="a batch is blended with itself shuffled (MixUp)")
+    cutmix: float = Field(default=0.0, ge=0, le=1, description="boxes are swapped within a batch (CutMix)")
+    self_blend: float = Field(
+        default=0.0, ge=0, le=0.9, description="a real crop becomes a self-blended fake (SBI); labels follow"
+    )
+
+
 class TrainOverrides(Section):
     """Settings of `TrainConfig` that one detector may set for itself."""
 
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=2)
+    accumulate: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] | None = None
+    scheduler: Literal["cosine", "constant", "step", "plateau", "one_cycle"] | None = None
+    strategy: Literal["full", "frozen", "staged", "quick"] | None = None
+    loss: Literal["bce", "focal"] | None = None
+    label_smoothing: float | None = Field(default=None, ge=0, lt=0.5)
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     pretrained: str | None = None
     input_size_px: int | None = Field(default=None, ge=32, le=1024)
 
@@ -91,22 +120,56 @@ class TrainConfig(Section):
     """`unmask train`."""
 
     epochs: int = Field(default=10, ge=1, description="passes over the training crops")
-    batch_size: int = Field(default=32, ge=2, description="crops a step")
+    batch_size: int = Field(default=32, ge=2, description="crops a forward pass; halved when memory runs out")
+    accumulate: int = Field(default=1, ge=1, description="batches an optimiser step")
     learning_rate: float = Field(default=1e-3, gt=0, description="peak of the schedule")
-    weight_decay: float = Field(default=1e-4, ge=0, description="decoupled (AdamW)")
+    weight_decay: float = Field(default=1e-4, ge=0, description="decoupled with adamw")
     optimizer: Literal["adamw", "adam", "sgd"] = Field(default="adamw", description="optimiser")
-    scheduler: Literal["cosine", "constant"] = Field(default="cosine", description="learning-rate schedule")
+    scheduler: Literal["cosine", "constant", "step", "plateau", "one_cycle"] = Field(
+        default="cosine",
+        description="step: a tenth after each third; plateau: a half after plateau_patience epochs without gain",
+    )
     warmup_share: float = Field(default=0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
+    plateau_patience: int = Field(default=2, ge=1, description="of the scheduler plateau, in epochs")
+    gradient_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this norm")
+    strategy: Literal["full", "frozen", "staged", "quick"] = Field(
+        default="full",
+        description="full: all layers at once; frozen: the pretrained part stays as it is; staged: the new layers for "
+        "half of the epochs, then the pretrained part third by third from the top; quick: new layers, then all",
+    )
+    stage_factors: tuple[float, float, float] = Field(
+        default=(0.1, 0.05, 0.02), description="learning rate of the three stages of unfreezing, times learning_rate"
+    )
+    loss: Literal["bce", "focal"] = Field(default="bce", description="binary cross-entropy, or focal loss")
+    focal_gamma: float = Field(default=2.0, ge=0, description="how much focal loss neglects what is easy")
+    focal_fake_weight: float | None = Field(
+        default=None, gt=0, lt=1, description="weight of fakes against reals in focal loss; null: class_balance decides"
+    )
     label_smoothing: float = Field(default=0.05, ge=0, lt=0.5, description="0 and 1 become this much softer")
-    class_balance: Literal["weights", "none"] = Field(default="weights", description="weigh the loss by class")
+    class_balance: Literal["auto", "weights", "sampler", "none"] = Field(
+        default="weights",
+        description="weights: in the loss; sampler: the rarer class is drawn as often; auto: by the imbalance of train",
+    )
+    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="keep a moving average of the weights; 0 keeps none")
+    checkpoint_metric: Literal["auc", "pr_auc", "f1", "loss"] = Field(
+        default="auc", description="figure of val videos that chooses the checkpoint"
+    )
     early_stopping_patience: int = Field(default=5, ge=1, description="epochs without a better val figure that stop it")
+    max_samples_per_class: int | None = Field(
+        default=None, ge=1, description="train on at most so many samples of each class; null: all"
+    )
     train_frames_per_video: int = Field(default=8, ge=1, description="crops a video and epoch, drawn anew each epoch")
     eval_frames_per_video: int = Field(default=8, ge=1, description="evenly spaced crops a video on val, calib, test")
-    augment: bool = Field(default=True, description="flip, brightness, contrast, JPEG, blur, down-scale; train only")
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 on a GPU that has it")
+    augment: bool = Field(default=True, description="damage the training crops as `augmentation` says")
+    augmentation: AugmentationConfig = AugmentationConfig()
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 on a GPU that has it, fp16 on an older one"
+    )
+    compile: bool = Field(default=False, description="torch.compile; pays on long trainings on a GPU")
     pretrained: str = Field(default="none", description="imagenet (downloads), none, or the path of a weight file")
     input_size_px: int | None = Field(default=None, ge=32, le=1024, description="input side; null: the detector's own")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
+    processes: int = Field(default=0, ge=0, description="one a GPU when 0; more than 1 train together (DDP)")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 is one per core")
     models: dict[str, TrainOverrides] = Field(
         # The default backbone is there to be quick on a CPU; at its native 176 px it takes three times as long.
