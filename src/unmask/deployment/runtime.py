@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,89 @@ from unmask.deployment.bundle import (
     read_manifest,
 )
 from unmask.deployment.cautions import cautions
-from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, Verdict, decide
+from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, TimelinePoint, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
 from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, measure
 from unmask.fusion.apply import apply_fusion, contributions
 from unmask.media.preprocessing import decode_crop, to_input
-from unmask.media.probe import MediaFacts, probe
+from unmask.media.probe import MediaFacts, Modality, probe
 from unmask.schemas import DetectorInfo, EnsembleInfo, FusionInfo, Manifest, OperatingPoint, sha256_file
 
 logger = logging.getLogger(__name__)
 
 THREADS = 2
 BATCH_SIZE = 16
+# Crops that the detectors look at for the course over time, the verdict's own among them; more cost time only.
+TIMELINE_CROPS = 32
 # A file is answered even if ingest would not have trained on it; that it is short or slow becomes a warning.
 ANY_LENGTH = IngestConfig(min_duration_s=0, min_fps=0)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A file after its one decoding: all that a bundle needs to judge it.
+
+    Attributes:
+        facts: What the container says.
+        measurement: Features and face crops.
+    """
+
+    facts: MediaFacts
+    measurement: Measurement
+
+
+class Unmeasurable(MediaError):
+    """A file that is media, but could not be measured.
+
+    Args:
+        error: Why.
+        facts: What its container says.
+    """
+
+    def __init__(self, error: MediaError, facts: MediaFacts) -> None:
+        super().__init__(error.code, error.detail)
+        self.facts = facts
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and what it rests on.
+
+    Attributes:
+        verdict: The answer.
+        crop_probabilities: P(fake) of each crop by the detectors alone ``(N,)``; NaN where no detector looked.
+        pushes: Input of fusion to its contribution; empty when fusion is not used or the file was not scored.
+    """
+
+    verdict: Verdict
+    crop_probabilities: NDArray[np.float64]
+    pushes: Mapping[str, float]
+
+
+def examine(
+    path: Path, extract: ExtractConfig, *, threads: int = 1, watch: Callable[[int, int], None] | None = None
+) -> Examined:
+    """Decode and measure a file, once.
+
+    Args:
+        path: A local image, video or audio file.
+        extract: How it is measured; of the bundle that will judge it.
+        threads: Of the decoder; the result does not depend on it.
+        watch: Called with frames seen and frames expected while a video is measured.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        Unmeasurable: It is media, but too little of it decodes, or it shows no face.
+        MediaError: It is not media, or nothing of it decodes.
+    """
+    facts = probe(path, ANY_LENGTH)
+    try:
+        return Examined(facts, measure(path, facts.modality, extract, threads=threads, watch=watch))
+    except MediaError as error:
+        raise Unmeasurable(error, facts) from error
 
 
 @dataclass(frozen=True)
@@ -63,6 +131,7 @@ class Bundle:
         extract: How files are measured.
         reference: What is usual, feature by feature.
         sessions: Detector name to its loaded ONNX file.
+        timeline_crops: Crops a face that the detectors look at for the course over time.
     """
 
     folder: Path
@@ -74,15 +143,19 @@ class Bundle:
     extract: ExtractConfig
     reference: FeatureReference
     sessions: Mapping[str, Any]
+    timeline_crops: int = TIMELINE_CROPS
 
     @classmethod
-    def load(cls, folder: Path, *, version: str = "", threads: int = THREADS) -> Bundle:
+    def load(
+        cls, folder: Path, *, version: str = "", threads: int = THREADS, timeline_crops: int = TIMELINE_CROPS
+    ) -> Bundle:
         """Read a bundle and check every file against the hash in its manifest.
 
         Args:
             folder: The folder that `unmask bundle` wrote.
             version: Name for answers, for example ``unmask-detector version 3``.
             threads: CPU threads of each detector.
+            timeline_crops: Crops a face for the course over time; it does not touch the verdict.
 
         Returns:
             The bundle, ready to score.
@@ -110,6 +183,7 @@ class Bundle:
             extract=_parse_extract(contents[EXTRACT], folder),
             reference=parse_document(contents, REFERENCE, FeatureReference, folder),
             sessions={name: _session(contents[file], threads) for name, file in manifest.onnx.items()},
+            timeline_crops=timeline_crops,
         )
 
     @property
@@ -135,17 +209,29 @@ class Bundle:
         if not path.is_file():
             raise InputError(f"There is no file {path}.", "Check the path.")
         called = name or str(path)
-        facts: MediaFacts | None = None
         try:
-            facts = probe(path, ANY_LENGTH)
-            measurement = measure(path, facts.modality, self.extract)
+            examined = examine(path, self.extract)
         except MediaError as error:
-            return self._not_scored(called, facts.modality if facts else None, str(error), start)
-        return self._judge(called, facts, measurement, start)
+            modality = error.facts.modality if isinstance(error, Unmeasurable) else None
+            return self.refuse(called, modality, str(error), time.perf_counter() - start)
+        verdict = self.judge(examined, name=called).verdict
+        return verdict.model_copy(update={"seconds": time.perf_counter() - start})
 
-    def _judge(self, called: str, facts: MediaFacts, measurement: Measurement, start: float) -> Verdict:
-        logits, frames = self._detector_logits(measurement.crops)
+    def judge(self, examined: Examined, *, name: str) -> Judgement:
+        """Judge a file that was measured before.
+
+        Args:
+            examined: Measured with the settings of this bundle.
+            name: What the verdict calls it.
+
+        Returns:
+            The verdict and what it rests on; ``seconds`` is the time of judging alone.
+        """
+        start = time.perf_counter()
+        facts, measurement = examined.facts, examined.measurement
+        logits, frames, by_crop = self._detector_logits(measurement.crops)
         combined, ensemble_p, agreements = apply_ensemble(self.ensemble, logits[None, :])
+        crop_p = apply_ensemble(self.ensemble, by_crop)[1]
         logit, agreement = float(combined[0]), _known(agreements[0])
         probability = None if math.isnan(logit) else self._fuse(logit, measurement.features)
         point = self.operating_point
@@ -153,8 +239,8 @@ class Bundle:
         if probability is None:
             reason = _why_unscored(facts)
         pushes = self._pushes(logit, measurement.features) if probability is not None and self.fusion.used else {}
-        return Verdict(
-            file=called,
+        answer = Verdict(
+            file=name,
             modality=facts.modality,
             verdict=verdict,
             probability=probability,
@@ -166,15 +252,28 @@ class Bundle:
             ensemble_contribution=pushes.get("ensemble"),
             detectors=self._detector_evidence(logits, frames),
             features=self._feature_evidence(measurement, pushes),
+            timeline=_timeline(measurement.crops, by_crop, self.ensemble) if facts.modality == "video" else [],
             warnings=cautions(facts, measurement, self.extract, self.reference, point),
             model_version=self.version,
             seconds=time.perf_counter() - start,
         )
+        return Judgement(answer, crop_p, pushes)
 
-    def _not_scored(self, called: str, modality: Any, reason: str, start: float) -> Verdict:
+    def refuse(self, name: str, modality: Modality | None, reason: str, seconds: float) -> Verdict:
+        """Answer about a file that could not be measured.
+
+        Args:
+            name: What the verdict calls it.
+            modality: As far as known.
+            reason: ``code: sentence``.
+            seconds: Wall time so far.
+
+        Returns:
+            "not scored", without a probability.
+        """
         point = self.operating_point
         return Verdict(
-            file=called,
+            file=name,
             modality=modality,
             verdict="not scored",
             probability=None,
@@ -182,7 +281,7 @@ class Bundle:
             operating_point=point.name,
             threshold=point.threshold,
             model_version=self.version,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
         )
 
     def _fuse(self, logit: float, features: Mapping[str, float | None]) -> float:
@@ -197,27 +296,36 @@ class Bundle:
             pushes[key] = pushes.get(key, 0.0) + contribution
         return pushes
 
-    def _detector_logits(self, crops: Sequence[Crop]) -> tuple[NDArray[np.float64], dict[str, int]]:
-        """Score the crops with every detector, on the crops that training's evaluation would take.
+    def _detector_logits(
+        self, crops: Sequence[Crop]
+    ) -> tuple[NDArray[np.float64], dict[str, int], NDArray[np.float64]]:
+        """Score the crops with every detector; the verdict rests on those that training's evaluation would take.
 
         Returns:
-            Video logits ``(D,)`` in the order of the ensemble, NaN without crops; and detector name to crops used.
+            Video logits ``(D,)`` in the order of the ensemble, NaN without crops; detector name to crops used for
+            them; and logits ``(N, D)`` of single crops, NaN where a detector did not look.
         """
         logits = np.full(len(self.ensemble.detectors), np.nan)
+        by_crop = np.full((len(crops), len(self.ensemble.detectors)), np.nan)
         frames = {}
         images: dict[int, NDArray[np.uint8]] = {}
         faces = np.array([crop.face_index for crop in crops], np.int64)
+        shown = evenly_spaced(faces, self.timeline_crops)
         for position, name in enumerate(self.ensemble.detectors):
             chosen = evenly_spaced(faces, int(self.detectors[name].config["eval_frames_per_video"]))
             frames[name] = len(chosen)
             if not chosen:
                 continue
-            for index in chosen:
-                if index not in images:
-                    images[index] = decode_crop(crops[index].jpeg)
+            for index in {*chosen, *shown} - images.keys():
+                images[index] = decode_crop(crops[index].jpeg)
             scored = self._frame_logits(name, [images[index] for index in chosen])
             logits[position] = _video_logit(faces[chosen], scored)
-        return logits, frames
+            by_crop[chosen, position] = scored
+            # A batch of their own: how crops share a batch may change the last bit, and the verdict must not depend
+            # on what is looked at for the timeline.
+            if further := sorted(set(shown) - set(chosen)):
+                by_crop[further, position] = self._frame_logits(name, [images[index] for index in further])
+        return logits, frames, by_crop
 
     def _frame_logits(self, name: str, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         preprocessing = self.manifest.preprocessing[name]
@@ -245,6 +353,7 @@ class Bundle:
                     title=spec.title,
                     meaning=spec.meaning,
                     unit=spec.unit,
+                    bias=spec.bias,
                     value=measurement.features.get(name),
                     usual_low=usual[0] if usual else None,
                     usual_high=usual[2] if usual else None,
@@ -291,6 +400,21 @@ def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64]) -> float
         }
     )
     return float(video_logits(frame)["logit"].iloc[0])
+
+
+def _timeline(crops: Sequence[Crop], by_crop: NDArray[np.float64], ensemble: EnsembleInfo) -> list[TimelinePoint]:
+    """Score each second with the mean logits of its crops, as the verdict does with those of the whole file."""
+    seconds = np.array([int(crop.time_s) for crop in crops], np.int64)
+    points = []
+    for second in np.unique(seconds):
+        rows = by_crop[seconds == second]
+        seen = ~np.isnan(rows)
+        n = seen.sum(axis=0)
+        mean = np.divide(np.where(seen, rows, 0).sum(axis=0), n, out=np.full(len(n), np.nan), where=n > 0)
+        probability = float(apply_ensemble(ensemble, mean[None, :])[1][0])
+        if not math.isnan(probability):
+            points.append(TimelinePoint(second=int(second), probability=probability, crops=int(n.max())))
+    return points
 
 
 def _known(value: Any) -> float | None:

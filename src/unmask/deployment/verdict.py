@@ -49,6 +49,7 @@ class FeatureEvidence(Document):
         usual_high: 95th percentile over real training samples; null when unknown.
         contribution: Signed push on the logit of P(fake), positive towards fake; null when fusion does not use it.
         reason: Why there is no value.
+        bias: What else moves the value; who is measured wrongly.
     """
 
     name: str
@@ -60,6 +61,21 @@ class FeatureEvidence(Document):
     usual_high: float | None = None
     contribution: float | None = None
     reason: str | None = None
+    bias: str = ""
+
+
+class TimelinePoint(Document):
+    """What the detectors see in one second of a video.
+
+    Attributes:
+        second: Of the video, from 0.
+        probability: P(fake) by the detectors alone, without the features, which exist only for the whole video.
+        crops: Face crops that it rests on.
+    """
+
+    second: int = Field(ge=0)
+    probability: float = Field(ge=0, le=1)
+    crops: int = Field(ge=1)
 
 
 class Verdict(Document):
@@ -79,6 +95,7 @@ class Verdict(Document):
         ensemble_contribution: Push of the detectors on the logit of P(fake); null when fusion is not used.
         detectors: What each detector says.
         features: What each feature says.
+        timeline: Seconds of a video in which a face was seen, in order; empty for images.
         warnings: What a reader must know about this file.
         model_version: The bundle that answered.
         seconds: Wall time.
@@ -96,6 +113,7 @@ class Verdict(Document):
     ensemble_contribution: float | None = None
     detectors: list[DetectorEvidence] = Field(default_factory=list)
     features: list[FeatureEvidence] = Field(default_factory=list)
+    timeline: list[TimelinePoint] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     model_version: str
     seconds: float = Field(ge=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,13 +51,22 @@ class Measurement:
     face_share: float | None = None
 
 
-def measure(path: Path, modality: str, config: ExtractConfig) -> Measurement:
+def measure(
+    path: Path,
+    modality: str,
+    config: ExtractConfig,
+    *,
+    threads: int = 1,
+    watch: Callable[[int, int], None] | None = None,
+) -> Measurement:
     """Measure one file.
 
     Args:
         path: The file.
         modality: video, image or audio.
         config: Crops, and when a file fails.
+        threads: Of the video decoder; the result does not depend on it.
+        watch: Called with frames seen and frames expected, frame by frame.
 
     Returns:
         Features and crops. Audio gives neither, and does not fail.
@@ -71,7 +80,7 @@ def measure(path: Path, modality: str, config: ExtractConfig) -> Measurement:
     if modality not in ("video", "image"):
         raise InputError(f"{modality!r} is no modality.", "Use video, image or audio.")
     try:
-        return _measure_image(path, config) if modality == "image" else _measure_video(path, config)
+        return _measure_image(path, config) if modality == "image" else _measure_video(path, config, threads, watch)
     except cv2.error as error:
         raise MediaError("unsupported", f"{path.name}: {str(error).strip().splitlines()[-1]}") from error
 
@@ -84,13 +93,17 @@ def _measure_image(path: Path, config: ExtractConfig) -> Measurement:
     return run.finish(clip, 1)
 
 
-def _measure_video(path: Path, config: ExtractConfig) -> Measurement:
-    with VideoReader(path) as reader:
+def _measure_video(
+    path: Path, config: ExtractConfig, threads: int, watch: Callable[[int, int], None] | None
+) -> Measurement:
+    with VideoReader(path, threads) as reader:
         run = Pass(reader.facts.n_frames, reader.facts.fps, config)
         size, last_s = (0, 0), 0.0
         for frame in reader:
             run.see(frame)
             size, last_s = (frame.width_px, frame.height_px), frame.time_s
+            if watch is not None:
+                watch(frame.index + 1, reader.facts.n_frames)
     n = reader.n_decoded
     if n == 0:
         raise MediaError("corrupt", f"no frame decodes (the container promises {reader.facts.n_frames})")
