@@ -6,6 +6,7 @@ The library sees only the protocols here. Folders are served by this module; `s3
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -142,14 +143,13 @@ class FolderStore:
         self._copy(path, self._path(key))
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
-        """List the files whose path below the folder starts with a prefix; unfinished ones are passed over."""
-        start = self._root / prefix.rpartition("/")[0]
-        found = sorted(
-            (path.relative_to(self._root).as_posix(), path)
-            for path in start.rglob("*")
-            if path.is_file() and not path.name.endswith(".tmp")
-        )
-        return (self._described(path) for key, path in found if key.startswith(prefix))
+        """List the files whose path below the folder starts with a prefix; unfinished ones are passed over.
+
+        Links are followed, but never round in a circle; a link to nowhere is listed with 0 bytes.
+        """
+        start = prefix.rpartition("/")[0]
+        found = _files_below(str(self._root / start), f"{start}/" if start else "", frozenset())
+        return iter(sorted((entry for entry in found if entry.key.startswith(prefix)), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove a file."""
@@ -162,10 +162,7 @@ class FolderStore:
         return self._root / parts
 
     def _described(self, path: Path) -> StoredObject:
-        facts = path.stat()
-        return StoredObject(
-            path.relative_to(self._root).as_posix(), facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"
-        )
+        return _described(path.relative_to(self._root).as_posix(), path.stat())
 
     def _copy(self, source: Path, target: Path) -> None:
         try:
@@ -173,3 +170,29 @@ class FolderStore:
                 shutil.copyfile(source, temporary)
         except OSError as error:
             raise StorageError(f"{source} cannot be copied to {target} ({error}).", "Check the path.") from error
+
+
+def _described(key: str, facts: os.stat_result) -> StoredObject:
+    return StoredObject(key, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+
+
+def _files_below(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[StoredObject]:
+    """Walk a folder; ``above`` holds device and inode of the folders on the way down, so that circles end."""
+    try:
+        facts = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read ({error.strerror}).", "Check its permissions.") from error
+    here = (facts.st_dev, facts.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(entry.path, f"{prefix}{entry.name}/", above | {here})
+        elif not entry.name.endswith(".tmp"):
+            try:
+                yield _described(prefix + entry.name, entry.stat())
+            except OSError:  # a link to nowhere; whoever reads it is told so
+                yield StoredObject(prefix + entry.name, 0, "missing")

@@ -11,11 +11,17 @@ from media_writers import write_picture, write_video
 from unmask.config import IngestConfig
 from unmask.data import inspection
 from unmask.data.ingest_stage import run_ingest
+from unmask.data.sources import Source
 from unmask.errors import InputError
+from unmask.objects import FolderStore
 from unmask.schemas import SAMPLES, DatasetInfo, read_table, sha256_file
 from unmask.schemas.tables import SPLITS
 
 CONFIG = IngestConfig()
+
+
+def folder(name: str, root: Path) -> Source:
+    return Source(name, FolderStore(root))
 
 
 def read(out: Path) -> pd.DataFrame:
@@ -28,7 +34,7 @@ def splits(out: Path) -> dict[str, str]:
 
 
 def test_faceforensics_folder_becomes_a_table(faceforensics: Path, tmp_path: Path) -> None:
-    outcome = run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
     table = read(tmp_path / "out")
     assert len(table) == 30
     assert set(table["status"]) == {"ok"}
@@ -50,7 +56,7 @@ def test_faceforensics_folder_becomes_a_table(faceforensics: Path, tmp_path: Pat
 
 
 def test_info_adds_up(faceforensics: Path, tmp_path: Path) -> None:
-    outcome = run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
     info = DatasetInfo.load(tmp_path / "out" / "dataset.json")
     table = read(tmp_path / "out")
     for split in SPLITS:
@@ -64,14 +70,14 @@ def test_info_adds_up(faceforensics: Path, tmp_path: Path) -> None:
 
 def test_same_input_same_bytes(faceforensics: Path, tmp_path: Path) -> None:
     for name in ("a", "b", "b"):  # anew, anew, and on top of an earlier result
-        run_ingest([("ffpp", faceforensics)], tmp_path / name, CONFIG, 42)
-    for name in ("samples.parquet", "dataset.json", "ingest.json"):
+        run_ingest([folder("ffpp", faceforensics)], tmp_path / name, CONFIG, 42)
+    for name in ("samples.parquet", "dataset.json", "files.parquet", "ingest.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_version_follows_content_and_not_place(faceforensics: Path, tmp_path: Path) -> None:
     def version(root: Path, out: str, seed: int = 42) -> str:
-        run_ingest([("ffpp", root)], tmp_path / out, CONFIG, seed)
+        run_ingest([folder("ffpp", root)], tmp_path / out, CONFIG, seed)
         return DatasetInfo.load(tmp_path / out / "dataset.json").version
 
     elsewhere = shutil.copytree(faceforensics, tmp_path / "elsewhere" / "ffpp_c23")
@@ -91,7 +97,7 @@ def test_bad_files_become_rows_with_a_reason(faceforensics: Path, tmp_path: Path
     write_video(fake / "002_003.mp4", n_frames=16)
     write_video(fake / "003_002.mp4", n_frames=20, fps=8)
     (real / "999.mp4").symlink_to(tmp_path / "nowhere.mp4")
-    outcome = run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
     table = read(tmp_path / "out")
     failed = table[table["status"] == "failed"]
     codes = {Path(uri).name: reason.split(":")[0] for uri, reason in zip(failed["uri"], failed["reason"], strict=True)}
@@ -118,7 +124,7 @@ def test_too_many_failures_stop_with_the_reasons(faceforensics: Path, tmp_path: 
     for path in (faceforensics / "real/youtube").iterdir():
         path.write_text("no film")
     with pytest.raises(InputError, match=r"10 of 30 files cannot be used, .*: unsupported 10\. For example real/"):
-        run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG.model_copy(update={"max_failed_share": 0.2}), 42)
+        run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG.model_copy(update={"max_failed_share": 0.2}), 42)
     assert not (tmp_path / "out").exists()
 
 
@@ -126,20 +132,20 @@ def test_too_many_failures_stop_with_the_reasons(faceforensics: Path, tmp_path: 
 def test_one_class_only_says_what_to_do(faceforensics: Path, tmp_path: Path, missing: str) -> None:
     shutil.rmtree(faceforensics / missing)
     with pytest.raises(InputError, match=f"No usable {missing} media: .*put {missing} media into {missing}/"):
-        run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
+        run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
 
 
 def test_a_class_of_which_nothing_is_usable_names_the_reasons(faceforensics: Path, tmp_path: Path) -> None:
     for path in (faceforensics / "real/youtube").iterdir():
         path.write_text("no film")
     with pytest.raises(InputError, match=r"10 files in real/ of which 0 are usable.*\(failed: unsupported 10\)"):
-        run_ingest([("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
+        run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG, 42)
 
 
 def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="Put real media into real/"):
-        run_ingest([("s", tmp_path / "empty")], tmp_path / "out", CONFIG, 42)
+        run_ingest([folder("s", tmp_path / "empty")], tmp_path / "out", CONFIG, 42)
 
 
 def test_too_few_groups_give_the_numbers(tmp_path: Path) -> None:
@@ -147,14 +153,14 @@ def test_too_few_groups_give_the_numbers(tmp_path: Path) -> None:
         write_video(tmp_path / f"s/real/{i}a.mp4", seed=i)
         write_video(tmp_path / f"s/fake/{i}a_x.mp4", seed=10 + i)
     with pytest.raises(InputError, match="6 usable files form 3 groups; 3 of them hold reals and 3 hold fakes"):
-        run_ingest([("s", tmp_path / "s")], tmp_path / "out", CONFIG, 42)
+        run_ingest([folder("s", tmp_path / "s")], tmp_path / "out", CONFIG, 42)
 
 
 def test_unchanged_files_are_not_read_again(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_paths: list[str] = []
     original = inspection.read_facts
     monkeypatch.setattr(inspection, "read_facts", lambda path: read_paths.append(path.name) or original(path))
-    source, out = [("s", pictures)], tmp_path / "out"
+    source, out = [folder("s", pictures)], tmp_path / "out"
     (pictures / "real/broken.jpg").write_text("no picture")
     run_ingest(source, out, CONFIG, 42)
     assert len(read_paths) == 121
@@ -178,7 +184,7 @@ def test_other_limits_apply_without_reading_again(
     faceforensics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(faceforensics / "real/youtube/000.mp4", n_frames=24)
-    source, out = [("s", faceforensics)], tmp_path / "out"
+    source, out = [folder("s", faceforensics)], tmp_path / "out"
     run_ingest(source, out, CONFIG, 42)
     assert (read(out)["status"] == "failed").sum() == 1
 
@@ -191,34 +197,34 @@ def test_other_limits_apply_without_reading_again(
 
 
 def test_samples_keep_their_split_when_the_set_grows(pictures: Path, tmp_path: Path) -> None:
-    source = [("s", pictures)]
+    source = [folder("s", pictures)]
     store = tmp_path / "store"
-    run_ingest(source, tmp_path / "old", CONFIG, 42, store)
+    run_ingest(source, tmp_path / "old", CONFIG, 42, FolderStore(store))
     before = splits(tmp_path / "old")
     for i in range(200, 240):
         write_picture(pictures / f"real/portrait_{i}.jpg", seed=i)
         write_picture(pictures / f"fake/Diffusion/sample_{2000 + i}.jpg", seed=2000 + i)
-    run_ingest(source, tmp_path / "new", CONFIG, 42, store)
+    run_ingest(source, tmp_path / "new", CONFIG, 42, FolderStore(store))
     after = splits(tmp_path / "new")
     assert len(after) == 200
     assert {sample: after[sample] for sample in before} == before
 
-    run_ingest(source, tmp_path / "other", CONFIG, 43, store)
+    run_ingest(source, tmp_path / "other", CONFIG, 43, FolderStore(store))
     assert splits(tmp_path / "other") != after  # another seed asks for other splits
 
 
 def test_an_unreadable_earlier_result_is_no_obstacle(pictures: Path, tmp_path: Path) -> None:
-    run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+    run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     before = splits(tmp_path / "out")
     (tmp_path / "out/samples.parquet").write_bytes(b"PAR1")
-    run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+    run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     assert splits(tmp_path / "out") == before
 
 
 def test_copies_share_a_group_and_a_contradiction_is_reported(pictures: Path, tmp_path: Path) -> None:
     shutil.copy(pictures / "real/portrait_1.jpg", pictures / "fake/GAN/wrong.jpg")
     shutil.copy(pictures / "real/portrait_2.jpg", pictures / "real/again.jpg")
-    outcome = run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     table = read(tmp_path / "out")
     for digest, copies in table.groupby("sha256"):
         assert copies["group_id"].nunique() == 1, digest
@@ -235,7 +241,7 @@ def test_sources_that_give_away_the_class_are_reported(pictures: Path, tmp_path:
     (tmp_path / "two").mkdir()
     shutil.move(pictures / "real", tmp_path / "one/real")
     shutil.move(pictures / "fake", tmp_path / "two/fake")
-    outcome = run_ingest([("one", tmp_path / "one"), ("two", tmp_path / "two")], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("one", tmp_path / "one"), folder("two", tmp_path / "two")], tmp_path / "out", CONFIG, 42)
     assert any("only one class is there: one, two" in message for message in outcome.messages)
 
 
@@ -244,7 +250,7 @@ def test_official_splits_and_strays_are_reported(pictures: Path, tmp_path: Path)
         (pictures / "train").mkdir(exist_ok=True)
         shutil.move(pictures / label, pictures / "train" / label)
     write_picture(pictures / "stray.jpg", 1)
-    outcome = run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     messages = " ".join(outcome.messages)
     assert "s comes divided into train, val or test" in messages
     assert "1 media files lie outside real/ and fake/" in messages
@@ -253,7 +259,7 @@ def test_official_splits_and_strays_are_reported(pictures: Path, tmp_path: Path)
 def test_a_confounder_is_warned_about(pictures: Path, tmp_path: Path) -> None:
     for i in range(60):
         write_picture(pictures / f"fake/GAN/sample_{1000 + i}.jpg", seed=1000 + i, quality=60)
-    outcome = run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     assert outcome.metrics["metadata_auc"] > 0.95
     assert any("size_bytes (real " in message for message in outcome.messages)
     assert any("AUC" in warning for warning in DatasetInfo.load(tmp_path / "out/dataset.json").warnings)
@@ -263,7 +269,7 @@ def test_the_output_folder_of_someone_else_is_not_touched(pictures: Path, tmp_pa
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="not written by unmask"):
-        run_ingest([("s", pictures)], tmp_path / "out", CONFIG, 42)
+        run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     assert (tmp_path / "out/thesis.txt").read_text() == "mine"
 
 
@@ -272,5 +278,5 @@ def test_development_data(tmp_path: Path) -> None:
     root = Path(os.environ["UNMASK_DEV_DATA"])
     groups = {"ffpp_c23_videos": 6, "ffpp_c40_videos": 5, "hifigan_demo": 15, "vits_demo": 10, "wavefake_pairs": 22}
     for name, expected in groups.items():
-        run_ingest([(name, root / name)], tmp_path / name, CONFIG, 42)
+        run_ingest([folder(name, root / name)], tmp_path / name, CONFIG, 42)
         assert read(tmp_path / name)["group_id"].nunique() == expected

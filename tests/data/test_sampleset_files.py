@@ -9,8 +9,9 @@ import pytest
 
 from unmask.data.conventions import identity_keys
 from unmask.data.sampleset import TRUTH_FILE, SampleSetTruth, generate, generation
-from unmask.data.sources import list_sources
+from unmask.data.sources import Source, list_sources
 from unmask.errors import InputError
+from unmask.objects import FolderStore
 from unmask.schemas import sha256_file
 
 SMALL = {"size_px": 192, "duration_s": 1.0}
@@ -29,7 +30,7 @@ def small_set(tmp_path_factory):
 
 
 def test_ingest_reads_labels_manipulations_compressions_and_groups_from_the_names(small_set):
-    listing = list_sources([("sample", small_set)])
+    listing = list_sources([Source("sample", FolderStore(small_set))])
     assert Counter(file.label for file in listing.files) == {0: 8, 1: 8}
     assert Counter(file.compression for file in listing.files) == {"c23": 8, "c40": 8}
     kinds = Counter(file.manipulation for file in listing.files if file.label)
@@ -53,7 +54,7 @@ def test_the_truth_is_of_these_files_and_hidden_from_ingest(small_set):
         assert (clip.pulse_bpm is None) == (clip.label == 1)
         assert (clip.face_identity == clip.identity) == (clip.label == 0)
         assert all(0 <= start_s < truth.duration_s for start_s in clip.blink_times_s)
-    listing = list_sources([("sample", small_set)])
+    listing = list_sources([Source("sample", FolderStore(small_set))])
     assert not [reason for reason in listing.ignored if "real" in reason]
     assert sum(listing.ignored.values()) == 2  # truth.json and the marker of the folder
 

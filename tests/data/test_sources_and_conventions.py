@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from unmask.data.conventions import identity_keys
 from unmask.data.groups import UnionFind, group_samples, largest_group
-from unmask.data.sources import SourceFile, list_sources
+from unmask.data.sources import Source, SourceFile, list_sources
 from unmask.errors import InputError
+from unmask.objects import FolderStore
 
 
 def make_tree(root: Path, names: Iterable[str]) -> Path:
@@ -23,12 +24,12 @@ def make_tree(root: Path, names: Iterable[str]) -> Path:
 
 
 def files_of(root: Path, source: str = "s") -> dict[str, SourceFile]:
-    return {file.relative: file for file in list_sources([(source, root)]).files}
+    return {file.relative: file for file in list_sources([Source(source, FolderStore(root))]).files}
 
 
 def groups_of(*sources: tuple[str, Path]) -> dict[str, str]:
     """Group of each file, by source and path."""
-    files = list_sources(sources).files
+    files = list_sources([Source(name, FolderStore(root)) for name, root in sources]).files
     keys = identity_keys(files)
     groups = group_samples([keys[file.sample_id] for file in files], [None] * len(files))
     return {f"{file.source}/{file.relative}": group for file, group in zip(files, groups, strict=True)}
@@ -79,10 +80,10 @@ def test_sample_ids_do_not_depend_on_the_place_of_the_source(tmp_path: Path) -> 
 def test_what_is_no_media_is_passed_over_and_counted(tmp_path: Path) -> None:
     names = ["real/1.mp4", "fake/2.mp4", "fake/2.mp4.crdownload", ".x/real/3.mp4", "real/.hidden.mp4", "real/Thumbs.db"]
     names += ["SOURCE.md", "fake/notes.txt", "metadata.json", "stray.mp4"]
-    listing = list_sources([("s", make_tree(tmp_path, names))])
+    listing = list_sources([Source("s", FolderStore(make_tree(tmp_path, names)))])
     assert [file.relative for file in listing.files] == ["fake/2.mp4", "real/1.mp4"]
     assert listing.ignored == {
-        "hidden, system or unfinished files": 3,
+        "hidden, system or unfinished files": 4,
         "no media suffix (.md)": 1,
         "no media suffix (.txt)": 1,
         "no media suffix (.json)": 1,
@@ -111,14 +112,12 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
 )
 def test_a_folder_without_labelled_media_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        list_sources([("s", make_tree(tmp_path, names))])
+        list_sources([Source("s", FolderStore(make_tree(tmp_path, names)))])
 
 
-def test_sources_need_folders_and_different_names(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no folder"):
-        list_sources([("s", tmp_path / "nowhere")])
+def test_sources_need_different_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="share a name: s"):
-        list_sources([("s", tmp_path), ("s", tmp_path)])
+        list_sources([Source("s", FolderStore(tmp_path))] * 2)
     with pytest.raises(InputError, match="No source"):
         list_sources([])
 

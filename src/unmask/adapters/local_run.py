@@ -13,36 +13,34 @@ from typing import Literal
 import yaml
 
 from unmask.config import UnmaskConfig
-from unmask.errors import InputError
+from unmask.data.sources import Source
+from unmask.objects import FolderStore, ObjectStore
 from unmask.schemas import EvaluationInfo, PromotionDecision
 
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(folder: Path) -> str:
-    """Describe the state of a folder's files without reading their bytes.
+def fingerprint(files: ObjectStore) -> str:
+    """Describe the state of the files of a source without reading their bytes.
 
     Args:
-        folder: The folder.
+        files: Of the source.
 
     Returns:
-        Hash over relative path, size and modification time of every file, 16 hexadecimal characters. A changed,
-        added or removed file changes it.
+        Hash over name and version of every file, 16 hexadecimal characters. A changed, added or removed file changes
+        it.
 
     Raises:
-        InputError: The folder does not exist.
+        StorageError: They cannot be listed.
     """
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}.", "Give --data a folder with real/ and fake/ below it.")
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        facts = path.stat()
-        digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for stored in files.objects():
+        digest.update(f"{stored.key}\0{stored.version}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def run_on_this_machine(
-    sources: Sequence[tuple[str, Path]],
+    sources: Sequence[Source],
     videos: int,
     work: Path,
     runner: Literal["local", "docker"],
@@ -51,7 +49,7 @@ def run_on_this_machine(
     """Run the training pipeline and say what came out.
 
     Args:
-        sources: Name and folder of each data set; when empty, a sample set is rendered first.
+        sources: The data sets; when none is given, a sample set is rendered first.
         videos: Clips in that sample set.
         work: Folder for everything written: artifacts, store, cache, MLflow database.
         runner: ``local`` (processes on this host) or ``docker``.
@@ -61,7 +59,7 @@ def run_on_this_machine(
         Text for the user: the headline figure, where the report lies, what was registered, and what to do next.
 
     Raises:
-        InputError: A source does not exist.
+        StorageError: A source cannot be listed.
         UnmaskError: A step failed; its own message is the last thing logged.
     """
     from unmask.adapters.local_runner import run_training
@@ -70,13 +68,12 @@ def run_on_this_machine(
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if not sources:
-        sources = [("sample", _rendered_sample(work / "sample", videos, config.seed))]
-    named = [(name, path.resolve()) for name, path in sources]
-    state = hashlib.sha256("".join(fingerprint(path) for _, path in named).encode()).hexdigest()[:16]
+        sources = [Source("sample", FolderStore(_rendered_sample(work / "sample", videos, config.seed)))]
+    state = hashlib.sha256("".join(fingerprint(source.files) for source in sources).encode()).hexdigest()[:16]
     config = _shared_cores(config)
     result = run_training(
         {
-            "sources": [f"{name}={path}" for name, path in named],
+            "sources": [f"{source.name}={source.files.uri}" for source in sources],
             "data_version": state,
             "detectors": list(config.detectors),
             "epochs": config.train.epochs,

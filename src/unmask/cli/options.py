@@ -6,13 +6,17 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from unmask.config import load_config
 from unmask.errors import InputError
+from unmask.objects import FolderStore
 from unmask.schemas import StageOutcome
+
+if TYPE_CHECKING:  # importing it costs the time of opening the video library
+    from unmask.data.sources import Source
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -80,7 +84,7 @@ store_option = click.option(
 )
 
 
-def named_sources(texts: Sequence[str]) -> list[tuple[str, Path]]:
+def named_sources(texts: Sequence[str]) -> list[Source]:
     """Read sources; Kubeflow hands over a whole list as one JSON text."""
     listed: list[str] = []
     for text in texts:
@@ -88,13 +92,21 @@ def named_sources(texts: Sequence[str]) -> list[tuple[str, Path]]:
     return [named_source(text) for text in listed]
 
 
-def named_source(text: str) -> tuple[str, Path]:
-    """Read ``[NAME=]FOLDER``."""
-    if Path(text).is_dir():  # also when its name holds an equals sign
-        return Path(text).resolve().name, Path(text)
-    name, equals, folder = text.partition("=")
-    path = Path(folder if equals else name).expanduser()
-    return (name if equals else path.resolve().name), path
+def named_source(text: str) -> Source:
+    """Read ``[NAME=]FOLDER``.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    from unmask.data.sources import Source
+
+    name, folder = "", Path(text)
+    if not folder.is_dir():  # a folder may hold an equals sign in its name
+        name, equals, rest = text.partition("=")
+        name, folder = (name, Path(rest).expanduser()) if equals else ("", folder.expanduser())
+    if not folder.is_dir():
+        raise InputError(f"Source {name or text}: there is no folder {folder}.", "Check the path.")
+    return Source(name or folder.resolve().name, FolderStore(folder))
 
 
 def local_tracking_uri(work: Path) -> str:

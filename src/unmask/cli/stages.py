@@ -27,6 +27,7 @@ from unmask.cli.options import (
 )
 from unmask.cli.root import DEFAULT_WORK, cli
 from unmask.config import UnmaskConfig
+from unmask.objects import FolderStore
 from unmask.schemas import StageOutcome
 
 
@@ -50,7 +51,7 @@ def ingest(sources: Sequence[str], out: Path, store: Path | None, config: Unmask
     """
     from unmask.data.ingest_stage import run_ingest
 
-    return run_ingest(named_sources(sources), out, config.ingest, config.seed, store)
+    return run_ingest(named_sources(sources), out, config.ingest, config.seed, FolderStore(store) if store else None)
 
 
 @cli.command()

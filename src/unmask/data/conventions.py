@@ -71,7 +71,7 @@ def target_source_pairs(files: Sequence[SourceFile]) -> Keys:
 
 def _pair_numbers(file: SourceFile) -> Tokens:
     pattern = r"(\d{3,})_(\d{3,})" if file.label else r"(\d{3,})"
-    frame_of_video = expected_modality(file.path) == "image"
+    frame_of_video = expected_modality(file.relative) == "image"
     for name in (*(reversed(file.folders) if frame_of_video else ()), file.stem):
         match = re.fullmatch(pattern, name)
         if match:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ from unmask.data.conventions import identity_keys
 from unmask.data.findings import SHOWN, in_words, warnings_about
 from unmask.data.groups import group_samples
 from unmask.data.inspection import (
+    FILES,
+    FILES_FILE,
     INDEX_FILE,
     PROBE_VERSION,
     SAMPLES_FILE,
@@ -25,11 +26,14 @@ from unmask.data.inspection import (
     Inspection,
     inspect_files,
     read_earlier,
-    uri_of,
+    recall,
+    remember,
+    remembered_key,
 )
-from unmask.data.sources import Listing, SourceFile, list_sources
+from unmask.data.sources import Listing, Source, SourceFile, list_sources
 from unmask.data.splits import assign_splits
 from unmask.errors import InputError
+from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
     SAMPLES,
     DatasetInfo,
@@ -44,38 +48,47 @@ LABEL_NAMES = {0: "real", 1: "fake"}
 
 
 def run_ingest(
-    sources: Sequence[tuple[str, Path]],
+    sources: Sequence[Source],
     out: Path,
     config: IngestConfig,
     seed: int,
-    store: Path | None = None,
+    store: ObjectStore | None = None,
+    *,
+    media: MediaFiles | None = None,
+    media_store: ObjectStore | None = None,
 ) -> StageOutcome:
     """Find, check, group and split media.
 
-    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json`` and ``ingest.json``
-    (what the next run needs to read only new files). If ``out`` holds an earlier result, unchanged files are not read
-    again, and samples keep their split as long as seed and fractions are the same.
+    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``, and ``files.parquet``
+    and ``ingest.json`` (what the next run needs to read only new files). If ``out`` holds an earlier result, unchanged
+    files are not read again, and samples keep their split as long as seed and fractions are the same.
 
     Args:
-        sources: Name and folder of each source, with ``real/`` and ``fake/`` below it.
+        sources: Media with labels.
         out: Folder to write.
         config: Of this stage.
         seed: Of splits and audit.
-        store: Folder that keeps the latest result of these sources between runs, so that one run builds on the other
-            even when each has its own ``out``, as pipeline runs have.
+        store: Keeps the latest result of these sources between runs, so that one run builds on the other even when
+            each has its own ``out``, as pipeline runs have.
+        media: Gives the bytes of the sources as files; files on this machine when left out.
+        media_store: Where the bytes of usable files end, each once under its hash; the table then refers to these.
+            They stay where they are when left out.
 
     Returns:
         Counts, the AUC of the metadata audit, and sentences for the user.
 
     Raises:
         InputError: The sources cannot be split: empty, one class only, too many failed files, too few groups.
+        StorageError: A store cannot be reached.
     """
+    media = media or LocalMedia()
     listing = list_sources(sources)
-    remembered = store / "ingest" / sha256_json(sorted(name for name, _ in sources))[:16] if store else None
-    previous = read_earlier(remembered if remembered and remembered.is_dir() else out)
-    inspections = inspect_files(listing.files, config, previous)
+    places = {source.name: source.files.uri for source in sources}
+    previous = (recall(store, remembered_key(sources)) if store else None) or read_earlier(out)
+    inspections = inspect_files(listing.files, places, config, media, previous)
     _check_failures(listing.files, inspections, config.max_failed_share)
-    frame = _rows(listing.files, inspections)
+    uris = _addresses(listing.files, inspections, media, media_store)
+    frame = _rows(listing.files, inspections, uris)
     usable = frame[frame["status"] == "ok"]
     _check_classes(usable, frame)
     kept = previous.splits(seed, config.fractions) if previous else {}
@@ -84,22 +97,44 @@ def run_ingest(
     usable = frame[frame["status"] == "ok"]
     audit = audit_metadata(usable, config.metadata_auc_limit, np.random.default_rng(seed))
     warnings = [*warnings_about(usable, listing, result.moved), *audit.warnings]
-    info = _describe(frame, sources, audit, warnings)
-    index = IngestIndex(
-        probe_version=PROBE_VERSION,
-        seed=seed,
-        fractions=config.fractions,
-        modified_ns={f.sample_id: i.modified_ns for f, i in zip(listing.files, inspections, strict=True)},
-        containers={f.sample_id: i.facts.container for f, i in zip(listing.files, inspections, strict=True) if i.facts},
-    )
+    info = _describe(frame, places, audit, warnings)
+    index = IngestIndex(probe_version=PROBE_VERSION, seed=seed, fractions=config.fractions, places=places)
     with new_directory(out) as folder:
         write_table(folder / SAMPLES_FILE, _table(frame), SAMPLES)
+        write_table(folder / FILES_FILE, _seen(listing.files, inspections), FILES)
         info.save(folder / "dataset.json")
         index.save(folder / INDEX_FILE)
-    if remembered:
-        with new_directory(remembered) as folder:
-            shutil.copytree(out, folder, dirs_exist_ok=True)
+    if store:
+        remember(out, store, remembered_key(sources))
     return _outcome(frame, info, listing)
+
+
+def _addresses(
+    files: Sequence[SourceFile], inspections: Sequence[Inspection], media: MediaFiles, media_store: ObjectStore | None
+) -> list[str]:
+    """Say where each file lies; with a store for media, bytes that it lacks are moved there."""
+    if media_store is None:
+        return [file.uri for file in files]
+    there = {stored.key for stored in media_store.objects()}
+    addresses = []
+    for file, inspection in zip(files, inspections, strict=True):
+        key = None if inspection.reason else inspection.sha256
+        if key is not None and key not in there:
+            with media.local(file.uri) as path:
+                media_store.upload(path, key)
+            there.add(key)
+        addresses.append(file.uri if key is None else media_store.address(key))
+    return addresses
+
+
+def _seen(files: Sequence[SourceFile], inspections: Sequence[Inspection]) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
+            "version": pa.array([file.version for file in files], pa.string()),
+            "defect": pa.array([inspection.defect for inspection in inspections], pa.string()),
+        }
+    )
 
 
 def _check_failures(files: Sequence[SourceFile], inspections: Sequence[Inspection], limit: float) -> None:
@@ -115,23 +150,23 @@ def _check_failures(files: Sequence[SourceFile], inspections: Sequence[Inspectio
     )
 
 
-def _rows(files: Sequence[SourceFile], inspections: Sequence[Inspection]) -> pd.DataFrame:
+def _rows(files: Sequence[SourceFile], inspections: Sequence[Inspection], uris: Sequence[str]) -> pd.DataFrame:
     """Build the samples table without splits; grouping is by name for all files, by content for usable ones."""
     keys = identity_keys(files)
     content = [None if i.reason else i.sha256 for i in inspections]
     groups = group_samples([keys[file.sample_id] for file in files], content)
     columns: dict[str, list[Any]] = {column.name: [] for column in SAMPLES.columns}
-    for file, inspection, group in zip(files, inspections, groups, strict=True):
+    for file, inspection, uri, group in zip(files, inspections, uris, groups, strict=True):
         row: dict[str, Any] = {
             "sample_id": file.sample_id,
-            "uri": uri_of(file.path),
+            "uri": uri,
             "label": file.label,
             "source": file.source,
             "manipulation": file.manipulation,
             "compression": file.compression,
             "group_id": group,
             "sha256": inspection.sha256,
-            "size_bytes": inspection.size_bytes,
+            "size_bytes": file.size_bytes,
             "status": "failed" if inspection.reason else "ok",
             "reason": inspection.reason,
             **(inspection.facts.columns() if inspection.facts else {}),
@@ -164,9 +199,7 @@ def _check_classes(usable: pd.DataFrame, frame: pd.DataFrame) -> None:
     )
 
 
-def _describe(
-    frame: pd.DataFrame, sources: Sequence[tuple[str, Path]], audit: MetadataAudit, warnings: list[str]
-) -> DatasetInfo:
+def _describe(frame: pd.DataFrame, places: dict[str, str], audit: MetadataAudit, warnings: list[str]) -> DatasetInfo:
     usable = frame[frame["status"] == "ok"]
     counts = {}
     for split in SPLITS:
@@ -175,14 +208,14 @@ def _describe(
         counts[split]["unknown"] = int(labels.isna().sum())
     failed = Counter(reason.split(":", 1)[0] for reason in frame["reason"].dropna())
     return DatasetInfo(
-        name="+".join(name for name, _ in sources),
+        name="+".join(places),
         version=_version(frame),
         counts=counts,
         failed=dict(sorted(failed.items())),
         groups={split: int(usable.loc[usable["split"] == split, "group_id"].nunique()) for split in SPLITS},
         metadata_audit_auc=audit.auc,
         warnings=warnings,
-        sources={name: uri_of(path) for name, path in sources},
+        sources=places,
     )
 
 

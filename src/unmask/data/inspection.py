@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
 from unmask.config import IngestConfig, SplitFractions
-from unmask.data.sources import SourceFile
-from unmask.errors import ContractError, MediaError
+from unmask.data.sources import Source, SourceFile
+from unmask.errors import ContractError, MediaError, StorageError
 from unmask.media.probe import MediaFacts, check_facts, read_facts
+from unmask.objects import MediaFiles, ObjectStore
 from unmask.progress import track
-from unmask.schemas import SAMPLES, Document, read_table, sha256_file
+from unmask.schemas import SAMPLES, Column, Document, TableSpec, read_table, sha256_file, sha256_json
 
 logger = logging.getLogger(__name__)
 
 # Raise when the probe comes to other facts about the same bytes: files are then looked at again.
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 BATCH = 1024
 INDEX_FILE = "ingest.json"
+FILES_FILE = "files.parquet"
 SAMPLES_FILE = "samples.parquet"
+REMEMBERED = (SAMPLES_FILE, FILES_FILE, INDEX_FILE)
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
+
+FILES = TableSpec(
+    "files",
+    (
+        Column("sample_id", pa.string(), "as in samples"),
+        Column("version", pa.string(), "of the bytes, as the place where they lie states it"),
+        Column("defect", pa.string(), "why the file cannot be read, as `code: sentence`; null when it can", True),
+    ),
+    key=("sample_id",),
+)
 
 
 class IngestIndex(Document):
-    """``ingest.json``: what a later run needs to do only what is new.
+    """``ingest.json``: under which conditions the files were looked at and split.
 
     Attributes:
         probe_version: Of the probe that filled the table.
         seed: Of the splits.
         fractions: Of the splits.
-        modified_ns: Sample id to the time of the last change of the file, in ns since 1970.
-        containers: Sample id to the format of the file, where it was read.
+        places: Source name to where it lay.
     """
 
     probe_version: int
     seed: int
     fractions: SplitFractions
-    modified_ns: dict[str, int]
-    containers: dict[str, str]
+    places: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -52,17 +67,15 @@ class Inspection:
     """What was found in a file.
 
     Attributes:
-        size_bytes: Its size; 0 when it cannot be read.
-        modified_ns: Time of its last change; 0 when unknown.
         sha256: Hash of its bytes; None when they cannot be read.
         facts: From its headers; None when they cannot be read.
-        reason: Why it cannot be used, as ``code: sentence``; None when it can.
+        defect: Why it cannot be read, as ``code: sentence``; None when it can.
+        reason: Why it cannot be used: the defect, or a limit that it breaks; None when it can.
     """
 
-    size_bytes: int
-    modified_ns: int
     sha256: str | None
     facts: MediaFacts | None
+    defect: str | None
     reason: str | None
 
 
@@ -72,10 +85,12 @@ class Earlier:
 
     Attributes:
         rows: Sample id to its row of the samples table.
-        index: Beside it.
+        files: Sample id to its row of the files table.
+        index: Beside them.
     """
 
     rows: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, Any]]
     index: IngestIndex
 
     def splits(self, seed: int, fractions: SplitFractions) -> dict[str, str]:
@@ -84,27 +99,58 @@ class Earlier:
             return {}
         return {sample_id: row["split"] for sample_id, row in self.rows.items() if row["split"] is not None}
 
-    def inspection(self, file: SourceFile, status: os.stat_result) -> Inspection | None:
+    def inspection(self, file: SourceFile, place: str) -> Inspection | None:
         """Give what was found in a file before, if it is the same file and was not changed since."""
-        row = self.rows.get(file.sample_id)
+        row, seen = self.rows.get(file.sample_id), self.files.get(file.sample_id)
         same = (
             row is not None
+            and seen is not None
             and self.index.probe_version == PROBE_VERSION
-            and (row["uri"], row["size_bytes"]) == (uri_of(file.path), status.st_size)
-            and self.index.modified_ns.get(file.sample_id) == status.st_mtime_ns
+            and self.index.places.get(file.source) == place
+            and (row["size_bytes"], seen["version"]) == (file.size_bytes, file.version)
         )
-        if not same or row is None or row["sha256"] is None:
+        if not same or row is None or seen is None or row["sha256"] is None:
             return None
-        facts = None
-        if file.sample_id in self.index.containers:
-            fields = {name: row[name] for name in MediaFacts.__dataclass_fields__ if name != "container"}
-            facts = MediaFacts(container=self.index.containers[file.sample_id], **fields)
-        return Inspection(status.st_size, status.st_mtime_ns, row["sha256"], facts, None if facts else row["reason"])
+        if seen["defect"] is not None:
+            return Inspection(row["sha256"], None, seen["defect"], seen["defect"])
+        facts = MediaFacts(**{name: row[name] for name in MediaFacts.__dataclass_fields__})
+        return Inspection(row["sha256"], facts, None, None)
 
 
-def uri_of(path: Path) -> str:
-    """Give the absolute path of a file as text."""
-    return str(path.absolute())
+def remembered_key(sources: Sequence[Source]) -> str:
+    """Name the object of a store that holds the latest result of some sources."""
+    return f"ingest/{sha256_json(sorted(source.name for source in sources))[:16]}.zip"
+
+
+def remember(folder: Path, store: ObjectStore, key: str) -> None:
+    """Keep what the next run needs, as one object, so that it is replaced as a whole or not at all.
+
+    Args:
+        folder: That `unmask ingest` wrote.
+        store: Where to.
+        key: Under which name.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in REMEMBERED:
+            archive.writestr(zipfile.ZipInfo(name, LONG_AGO), (folder / name).read_bytes())
+    store.write(key, packed.getvalue())
+
+
+def recall(store: ObjectStore, key: str) -> Earlier | None:
+    """Read what `remember` kept; None if there is nothing, or nothing that can be understood."""
+    if store.stat(key) is None:
+        return None
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            with zipfile.ZipFile(io.BytesIO(store.read(key))) as archive:
+                for name in REMEMBERED:
+                    (folder / name).write_bytes(archive.read(name))
+        except (zipfile.BadZipFile, KeyError) as error:
+            logger.warning("The earlier result in %s cannot be reused: %s", store.address(key), error)
+            return None
+        return read_earlier(folder)
 
 
 def read_earlier(folder: Path) -> Earlier | None:
@@ -120,34 +166,45 @@ def read_earlier(folder: Path) -> Earlier | None:
         return None
     try:
         index = IngestIndex.load(folder / INDEX_FILE)
-        table: pa.Table = read_table(folder / SAMPLES_FILE, SAMPLES)
+        rows = read_table(folder / SAMPLES_FILE, SAMPLES).to_pylist()
+        files = read_table(folder / FILES_FILE, FILES).to_pylist()
     except ContractError as error:
         logger.warning("The earlier result in %s cannot be reused: %s", folder, error)
         return None
-    return Earlier({row["sample_id"]: row for row in table.to_pylist()}, index)
+    return Earlier({row["sample_id"]: row for row in rows}, {row["sample_id"]: row for row in files}, index)
 
 
-def inspect_files(files: Sequence[SourceFile], config: IngestConfig, earlier: Earlier | None) -> list[Inspection]:
+def inspect_files(
+    files: Sequence[SourceFile],
+    places: dict[str, str],
+    config: IngestConfig,
+    media: MediaFiles,
+    earlier: Earlier | None,
+) -> list[Inspection]:
     """Hash and probe files in parallel.
 
     Args:
         files: Media files.
+        places: Source name to where it lies.
         config: Limits of duration and frame rate.
+        media: Gives the bytes.
         earlier: What an earlier run found; unchanged files are not read again.
 
     Returns:
         One inspection a file, in the same order.
     """
-    found: list[Inspection] = []
+    known = {f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places[f.source]))}
+    new = [file for file in files if file.sample_id not in known]
     # Hashing and decoding happen outside the interpreter lock, so threads are enough and nothing needs copying.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
-        work = _in_batches(pool, lambda file: _inspect(file, config, earlier), files)
+        work = _in_batches(pool, lambda file: _read(file, media), new)
         try:
-            found.extend(track(work, len(files), "ingest", "files"))
+            for file, found in zip(new, track(work, len(new), "ingest", "files"), strict=True):
+                known[file.sample_id] = found
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, wait only for the files in hand
             raise
-    return found
+    return [_judged(known[file.sample_id], config) for file in files]
 
 
 def _in_batches(
@@ -159,31 +216,38 @@ def _in_batches(
         yield from pool.map(function, batch)
 
 
-def _inspect(file: SourceFile, config: IngestConfig, earlier: Earlier | None) -> Inspection:
-    try:
-        status = file.path.stat()
-    except OSError as error:
-        return Inspection(0, 0, None, None, f"unreadable: {error.strerror}")
-    known = earlier.inspection(file, status) if earlier else None
-    found = known or _read(file.path, status)
+def _judged(found: Inspection, config: IngestConfig) -> Inspection:
+    """Hold the facts of a file against the limits, which may be other ones than in an earlier run."""
     if found.facts is None:
         return found
     try:
         check_facts(found.facts, config)
     except MediaError as error:
-        return Inspection(found.size_bytes, found.modified_ns, found.sha256, found.facts, str(error))
+        return replace(found, reason=str(error))
     return found
 
 
-def _read(path: Path, status: os.stat_result) -> Inspection:
-    facts, reason = None, None
+def _read(file: SourceFile, media: MediaFiles) -> Inspection:
+    try:
+        with media.local(file.uri) as path:
+            return _look_into(path)
+    except StorageError as error:
+        return _unusable(None, f"unreadable: {error.problem}")
+
+
+def _look_into(path: Path) -> Inspection:
+    facts, defect = None, None
     try:
         facts = read_facts(path)
     except MediaError as error:
-        reason = str(error)
+        defect = str(error)
     try:
         # A file that cannot be opened has no hash; neither has a pipe, which would be waited for.
-        digest = None if reason and reason.startswith("unreadable") else sha256_file(path)
+        digest = None if defect and defect.startswith("unreadable") else sha256_file(path)
     except OSError as error:
-        digest, facts, reason = None, None, f"unreadable: {error.strerror}"
-    return Inspection(status.st_size, status.st_mtime_ns, digest, facts, reason)
+        return _unusable(None, f"unreadable: {error.strerror}")
+    return Inspection(digest, facts, None, None) if facts else _unusable(digest, defect or "")
+
+
+def _unusable(digest: str | None, defect: str) -> Inspection:
+    return Inspection(digest, None, defect, defect)

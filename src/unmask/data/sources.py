@@ -8,15 +8,16 @@ below ``real/`` (then it names a person, a speaker or a channel).
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import PurePosixPath
 
 from unmask.errors import InputError
 from unmask.media.probe import expected_modality
+from unmask.objects import ObjectStore, StoredObject
 
 LABELS = {"real": 0, "fake": 1}
 # Folders that only sort storage; they say nothing about identity or manipulation.
@@ -31,28 +32,45 @@ SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
+class Source:
+    """Media of one origin.
+
+    Attributes:
+        name: Stands in every row and in the ids of the samples.
+        files: Where they lie.
+    """
+
+    name: str
+    files: ObjectStore
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """A media file of a source, known by name only.
 
     Attributes:
         source: Name of the source.
-        path: Where it lies.
+        uri: Where it lies.
         relative: Path below the source, with forward slashes.
         label: 0 real, 1 fake.
         folders: Folders between ``real/`` or ``fake/`` and the file.
         compression: c0, c23, c40, where a folder says so.
         manipulation: First of these folders that names a way to forge; None for reals.
+        size_bytes: Its size.
+        version: Changes when its bytes change.
     """
 
     source: str
-    path: Path
+    uri: str
     relative: str
     label: int
     folders: tuple[str, ...]
     compression: str | None
     manipulation: str | None = None
+    size_bytes: int = 0
+    version: str = ""
 
-    @property
+    @cached_property
     def sample_id(self) -> str:
         """Hash of source and path within it, 16 hexadecimal characters; moving the source does not change it."""
         return hashlib.sha256(f"{self.source}\0{self.relative}".encode()).hexdigest()[:16]
@@ -60,7 +78,7 @@ class SourceFile:
     @property
     def stem(self) -> str:
         """Name without suffix."""
-        return self.path.stem
+        return PurePosixPath(self.relative).stem
 
 
 @dataclass
@@ -78,92 +96,85 @@ class Listing:
     official_splits: set[str] = field(default_factory=set)
 
 
-def list_sources(sources: Sequence[tuple[str, Path]]) -> Listing:
+def list_sources(sources: Sequence[Source]) -> Listing:
     """List the media files of several sources.
 
     Args:
-        sources: Name and folder of each.
+        sources: At least one.
 
     Returns:
         Files, and what was passed over.
 
     Raises:
-        InputError: A name is given twice, a folder is missing, or no labelled media lie below it.
+        InputError: A name is given twice, or no labelled media lie in a source.
+        StorageError: A source cannot be listed.
     """
     if not sources:
         raise InputError("No source was given.", "Name at least one folder with real/ and fake/ below it.")
-    names = Counter(name for name, _ in sources)
+    names = Counter(source.name for source in sources)
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise InputError(f"Sources share a name: {', '.join(twice)}.", "Give each its own: --source NAME=FOLDER.")
     listing = Listing()
-    for name, root in sources:
-        _list_source(name, root, listing)
+    for source in sources:
+        _list_source(source, listing)
     return listing
 
 
-def _list_source(name: str, root: Path, listing: Listing) -> None:
-    if not name or not root.is_dir():
-        raise InputError(f"Source {name or root}: there is no folder {root}.", "Check the path.")
+def _list_source(source: Source, listing: Listing) -> None:
     files: list[SourceFile] = []
     unlabelled = 0
-    for path in _walk(root):
-        reason = _ignore_reason(path)
+    for stored in source.files.objects():
+        reason = _ignore_reason(stored.key)
         if reason:
             listing.ignored[reason] += 1
             continue
-        file = _describe(name, root, path)
+        file = _describe(source, stored)
         if file is None:
             unlabelled += 1
             continue
         files.append(file)
-        if OFFICIAL_SPLITS & {part.lower() for part in PurePosixPath(file.relative).parts[:-1]}:
-            listing.official_splits.add(name)
+        if OFFICIAL_SPLITS & {part.lower() for part in file.relative.split("/")[:-1]}:
+            listing.official_splits.add(source.name)
     if unlabelled:
         listing.ignored[OUTSIDE] += unlabelled
     if not files:
         raise InputError(
-            f"Source {name}: no labelled media below {root} ({unlabelled} media files lie outside real/ and fake/).",
+            f"Source {source.name}: no labelled media below {source.files.uri} ({unlabelled} media files lie outside "
+            f"real/ and fake/).",
             "Put real media into real/ and forged media into fake/ below the folder; a folder below fake/ may name "
             "the manipulation.",
         )
     listing.files += _name_manipulations(files)
 
 
-def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the files below a folder in a fixed order, following links but never round in a circle."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror}).", "Check its permissions.") from error
-    for entry in entries:
-        if not entry.is_dir():
-            yield Path(entry.path)
-        elif not entry.name.startswith("."):
-            yield from _walk(Path(entry.path), above | {real})
-
-
-def _ignore_reason(path: Path) -> str | None:
-    name, suffix = path.name.lower(), path.suffix.lower()
-    if name.startswith((".", "~")) or name in SYSTEM_FILES or suffix in UNFINISHED_SUFFIXES:
+def _ignore_reason(key: str) -> str | None:
+    *folders, name = key.lower().split("/")
+    suffix = PurePosixPath(name).suffix
+    hidden = name.startswith((".", "~")) or any(folder.startswith(".") for folder in folders)
+    if hidden or name in SYSTEM_FILES or suffix in UNFINISHED_SUFFIXES:
         return "hidden, system or unfinished files"
-    if expected_modality(path) is None:
+    if expected_modality(name) is None:
         return f"no media suffix ({suffix or 'none'})"
     return None
 
 
-def _describe(source: str, root: Path, path: Path) -> SourceFile | None:
-    relative = path.relative_to(root)
-    folders = relative.parts[:-1]
+def _describe(source: Source, stored: StoredObject) -> SourceFile | None:
+    folders = tuple(stored.key.split("/")[:-1])
     place = next((i for i, part in enumerate(folders) if part.lower() in LABELS), None)
     if place is None:
         return None
-    compression = _compression([*reversed(folders), root.name, source])
-    label = LABELS[folders[place].lower()]
-    return SourceFile(source, path, relative.as_posix(), label, folders[place + 1 :], compression)
+    root = source.files.uri.rstrip("/").rpartition("/")[2]
+    return SourceFile(
+        source=source.name,
+        uri=source.files.address(stored.key),
+        relative=stored.key,
+        label=LABELS[folders[place].lower()],
+        folders=folders[place + 1 :],
+        compression=_compression([*reversed(folders), root, source.name]),
+        size_bytes=stored.size_bytes,
+        version=stored.version,
+    )
 
 
 def _name_manipulations(files: Sequence[SourceFile]) -> list[SourceFile]:

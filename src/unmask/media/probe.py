@@ -79,21 +79,20 @@ class MediaFacts:
 
     def columns(self) -> dict[str, Any]:
         """Give the columns of the samples table that a probe fills."""
-        values = asdict(self)
-        del values["container"]
-        return values
+        return asdict(self)
 
 
-def expected_modality(path: Path) -> Modality | None:
+def expected_modality(name: str) -> Modality | None:
     """Tell what the name of a file promises.
 
     Args:
-        path: The file; only its suffix is looked at.
+        name: Of the file, with or without folders; only its suffix is looked at.
 
     Returns:
         image, video or audio; None when the suffix says nothing.
     """
-    return MODALITY_OF_SUFFIX.get(path.suffix.lower())
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return MODALITY_OF_SUFFIX.get(f".{suffix.lower()}") if dot and stem else None
 
 
 def probe(path: Path, config: IngestConfig) -> MediaFacts:
@@ -362,7 +361,7 @@ def _check_jpeg(path: Path) -> None:
 
 
 def _check_name(path: Path, facts: MediaFacts) -> None:
-    expected = expected_modality(path)
+    expected = expected_modality(path.name)
     if expected is None or expected == facts.modality:
         return
     holds = f"{facts.codec} {facts.modality} in {facts.container.split(',')[0]}"

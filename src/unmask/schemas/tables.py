@@ -33,6 +33,7 @@ class Column:
         allowed: The only values it may take.
         minimum: Smallest value allowed (numbers only).
         maximum: Largest value allowed (numbers only).
+        optional: Whether a table may lack it altogether, as those of earlier versions do; it is then null everywhere.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Column:
     allowed: tuple[str | int, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ SAMPLES = TableSpec(
         Column("rotation_deg", pa.int16(), "rotation flag of the container", True),
         _STATUS,
         _REASON,
+        Column("container", pa.string(), "format of the file", True, optional=True),
     ),
     key=("sample_id",),
 )
@@ -185,19 +188,45 @@ VIDEO_SCORES = TableSpec(
     key=("sample_id",),
 )
 
+TEST_SCORES = TableSpec(
+    "test scores",
+    (
+        _SAMPLE,
+        _id("sha256", "hash of the bytes of the file: what tells that two data sets share a sample"),
+        Column("label", pa.int8(), "0 real, 1 fake", allowed=(0, 1)),
+        _id("group_id", "what is resampled together", nullable=True),
+        _id("source", "data set that it came from"),
+        _id("manipulation", "how it was forged; null for reals and when unknown", nullable=True),
+        _id("compression", "c0, c23, c40, …; null when unknown", nullable=True),
+        Column("probability", pa.float64(), "calibrated P(fake) of the bundle", minimum=0, maximum=1),
+    ),
+    key=("sample_id",),
+)
+
+SEEN_SAMPLES = TableSpec(
+    "seen samples",
+    (
+        _id("sha256", "hash of the bytes of the file"),
+        Column("split", pa.string(), "where it lay when the bundle was made", allowed=SPLITS),
+    ),
+    key=("sha256", "split"),
+)
+
 ROBUSTNESS = TableSpec(
     "robustness",
     (
         _id("system", "detector name, or ensemble"),
-        _id("perturbation", "clean, jpeg, gaussian_blur, …"),
-        Column("severity", pa.int8(), "0 clean, then 1 to 5", minimum=0, maximum=5),
-        _id("metric", "roc_auc, fpr, tpr"),
+        _id("perturbation", "clean, jpeg, gaussian_blur, …; or an attack: fgsm, pgd, apgd, square"),
+        Column("severity", pa.int8(), "0 clean, then 1 to 5; of an attack the place of its epsilon", minimum=0, maximum=5),
+        _id("metric", "roc_auc, fpr, tpr, or roc_auc_change: paired with the same samples when clean"),
         Column("value", pa.float64(), "the estimate; null when undefined", True),
         Column("low", pa.float64(), "lower end of the 95 % interval", True),
         Column("high", pa.float64(), "upper end of the 95 % interval", True),
         Column("n", pa.int32(), "samples", minimum=0),
+        _id("crafted_on", "of an attack the detector whose weights or scores it used; null otherwise", nullable=True),
+        Column("epsilon", pa.float64(), "of an attack the most that a pixel changes, of 255 levels", True, minimum=0),
     ),
-    key=("system", "perturbation", "severity", "metric"),
+    key=("system", "perturbation", "severity", "metric", "crafted_on"),
 )
 
 
@@ -229,7 +258,8 @@ def _check_values(table: pa.Table, column: Column, path: Path | str) -> None:
 def _extra_columns(names: Sequence[str], spec: TableSpec, path: Path | str) -> list[str]:
     """Check the names of columns and return those that the pattern for further columns allows."""
     known = {column.name for column in spec.columns}
-    missing = [name for name in known if name not in names]
+    needed = {column.name for column in spec.columns if not column.optional}
+    missing = [name for name in needed if name not in names]
     if missing:
         raise ContractError(path, f"table {spec.name}", f"columns missing: {', '.join(sorted(missing))}")
     extra = [name for name in names if name not in known]
@@ -254,6 +284,9 @@ def validate_table(table: pa.Table, spec: TableSpec, path: Path | str) -> pa.Tab
         ContractError: A column is missing, unknown, of a wrong type, or holds a wrong value; or a key occurs twice.
     """
     extra = _extra_columns(table.column_names, spec, path)
+    for column in spec.columns:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
     arrays = []
     for column in (*spec.columns, *(Column(name, pa.float64(), "", nullable=True) for name in extra)):
         try:
