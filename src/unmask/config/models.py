@@ -217,8 +217,9 @@ class FusionConfig(Section):
 
 
 PerturbationName = Literal[
-    "jpeg", "gaussian_blur", "gaussian_noise", "salt_pepper", "resize", "brightness", "contrast", "gamma"
+    "jpeg", "h264", "gaussian_blur", "gaussian_noise", "salt_pepper", "resize", "brightness", "contrast", "gamma"
 ]
+AttackName = Literal["fgsm", "pgd", "apgd", "square"]
 
 
 class EvaluateConfig(Section):
@@ -230,11 +231,25 @@ class EvaluateConfig(Section):
     )
     severities: tuple[int, ...] = Field(default=(1, 3, 5), description="of 1 to 5")
     max_robustness_samples: int = Field(default=200, ge=2, description="test videos used for robustness")
+    attacks: tuple[AttackName, ...] = Field(
+        default=("fgsm", "pgd"), description="of fgsm, pgd, apgd, square; they know the weights, square only the scores"
+    )
+    epsilons: tuple[int, ...] = Field(
+        default=(1, 4), min_length=1, max_length=5, description="most that an attack may change a pixel, of 255 levels"
+    )
+    attack_steps: int = Field(default=10, ge=1, le=1000, description="of pgd and apgd; square asks 20 times as often")
+    attack_frames_per_video: int = Field(default=2, ge=1, description="frames of each test video that are attacked")
+    max_attack_samples: int = Field(default=200, ge=2, description="test videos that are attacked on a GPU")
+    max_attack_samples_cpu: int = Field(default=20, ge=2, description="the same on a CPU, which takes 50 times as long")
 
     @model_validator(mode="after")
     def _severities_in_range(self) -> Self:
         if any(not 1 <= severity <= 5 for severity in self.severities):
             raise ValueError(f"severities {self.severities} must lie in 1 to 5")
+        if any(not 1 <= epsilon <= 255 for epsilon in self.epsilons):
+            raise ValueError(f"epsilons {self.epsilons} must lie in 1 to 255")
+        if sorted(set(self.epsilons)) != list(self.epsilons):
+            raise ValueError(f"epsilons {self.epsilons} must rise, each once")
         return self
 
 
@@ -244,6 +259,16 @@ class BundleConfig(Section):
     parity_tolerance: float = Field(
         default=1e-3, gt=0, description="largest difference of probability between torch and ONNX that is accepted"
     )
+    quantise: Literal["none", "static", "auto"] = Field(
+        default="none", description="8-bit weights and activations; auto also tries dynamic and keeps what is quicker"
+    )
+    prune: float = Field(
+        default=0, ge=0, lt=1, description="share of the smallest weights of each convolution to set to 0; 0 is off"
+    )
+    max_auc_loss: float = Field(
+        default=0.01, ge=0, le=0.5, description="an optimised detector that loses more AUC on val than this is dropped"
+    )
+    calibration_crops: int = Field(default=128, ge=8, description="crops of train that set the ranges of 8-bit values")
 
 
 class PromoteConfig(Section):
@@ -253,6 +278,70 @@ class PromoteConfig(Section):
     experiment: str = Field(default="unmask", min_length=1, description="MLflow experiment")
     alias: str = Field(default="challenger", pattern=r"^[a-z][a-z0-9_-]*$", description="alias of the new version")
     min_auc: float = Field(default=0.5, ge=0, le=1, description="test AUC below this gets no alias")
+    mode: Literal["wait", "automatic"] = Field(
+        default="wait", description="a version that passes the gate waits for a person, or becomes champion at once"
+    )
+    champion_alias: str = Field(
+        default="champion", pattern=r"^[a-z][a-z0-9_-]*$", description="alias of the version that serves"
+    )
+    margin_auc: float = Field(
+        default=0.02, ge=0, le=0.5, description="a challenger may rank worse than the champion by less than this"
+    )
+    max_fpr: float = Field(
+        default=0.1, gt=0, le=1, description="false alarms at the operating point; the interval must lie below"
+    )
+    margin_ece: float = Field(
+        default=0.05, ge=0, le=1, description="calibration error allowed beyond what chance explains"
+    )
+    margin_brier: float = Field(default=0.02, ge=0, le=1, description="Brier score may be worse by less than this")
+    margin_robustness: float = Field(
+        default=0.05, ge=0, le=0.5, description="AUC on damaged media may fall by less than this"
+    )
+    max_slice_drop: float = Field(
+        default=0.1, ge=0, le=1, description="AUC of one source or manipulation may fall by less than this"
+    )
+    min_groups: int = Field(
+        default=20, ge=2, description="independent groups with reals, and with fakes, below which nothing is decided"
+    )
+    min_slice_groups: int = Field(default=5, ge=2, description="groups of each class below which a slice is not judged")
+    metadata_auc_limit: float = Field(
+        default=0.7, ge=0.5, le=1, description="file metadata alone must not tell the classes apart better than this"
+    )
+    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the gate, drawn by group")
+    lock_timeout_s: float = Field(default=900, gt=0, description="how long to wait for another promotion to end")
+
+
+class ServeConfig(Section):
+    """`unmask serve`."""
+
+    workers: int = Field(default=2, ge=1, le=64, description="processes that decode; each can be killed and replaced")
+    decoder_threads: int = Field(default=2, ge=1, le=16, description="threads of the decoder of one file")
+    detector_threads: int = Field(default=1, ge=1, le=64, description="threads of one detector's run")
+    queue: int = Field(default=16, ge=0, le=1000, description="requests that may wait; a further one is answered 503")
+    timeout_s: float = Field(default=60, gt=0, description="longest measuring of one file; then its worker is killed")
+    job_timeout_s: float = Field(default=900, gt=0, description="the same for a job")
+    upload_timeout_s: float = Field(default=120, gt=0, description="longest time that a body may take to arrive")
+    max_upload_mib: int = Field(default=200, ge=1, le=4096, description="largest body")
+    max_image_pixels: int = Field(default=50_000_000, ge=1, description="width times height of an image")
+    max_video_pixels: int = Field(default=9_500_000, ge=1, description="width times height of a video; 4K fits")
+    max_duration_s: float = Field(default=60, gt=0, description="longest video or sound; longer ones are for jobs")
+    max_job_duration_s: float = Field(default=1800, gt=0, description="the same for a job")
+    max_jobs: int = Field(default=16, ge=1, le=1000, description="jobs waiting or running; further ones get 503")
+    max_batch_files: int = Field(default=16, ge=1, le=256, description="files of one batch")
+    worker_memory_mib: int = Field(default=3072, ge=512, description="address space of a worker; more ends its job")
+    keep_results_s: float = Field(
+        default=900, ge=0, description="how long answer and face crops stay in memory for heat map and report"
+    )
+    max_results: int = Field(default=100, ge=1, le=10_000, description="answers kept so")
+    keep_uploads: bool = Field(default=False, description="keep uploads whose sender agrees, for the next retraining")
+    timeline_crops: int = Field(default=32, ge=1, le=1000, description="face crops for the course over a video")
+    heatmap_cells: int = Field(default=8, ge=2, le=32, description="cells of a heat map along a side")
+    poll_s: float = Field(default=15, gt=0, description="how often the model's alias or folder is looked at")
+    challenger_share: float = Field(default=0, ge=0, le=1, description="share of callers answered by the challenger")
+    shadow: bool = Field(default=False, description="let the other version judge too, only for the records")
+    requests_per_minute: float = Field(default=120, gt=0, description="of one API key, unless its entry says otherwise")
+    feedback_weights: bool = Field(default=False, description="weigh fusion's inputs by what users said of verdicts")
+    drift_window_days: float = Field(default=7, gt=0, description="recent time that is compared with the time before")
 
 
 class UnmaskConfig(Section):
@@ -273,6 +362,7 @@ class UnmaskConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     bundle: BundleConfig = BundleConfig()
     promote: PromoteConfig = PromoteConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _detectors_once(self) -> Self:

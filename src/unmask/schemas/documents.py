@@ -267,12 +267,13 @@ class EnsembleInfo(Document):
             more), attention (weights depend on certainty and on being alone in a view) or stacking.
         decision: Why these weights: the gain over equal weights, best single and logistic fit.
         candidates: Method name to cross-validated AUC on calib.
-        agreement_threshold: Below this share of agreeing detectors the verdict is uncertain.
+        agreement_threshold: With less agreement (see `unmask.ensemble.apply.agreement`) the verdict is uncertain.
         calibrations: Per detector, in place of ``temperatures``; empty when all are temperatures.
         certainty: How fast the weight of a detector grows with its certainty in a sample; 0 is not at all.
         deviation: How fast it falls with the distance to the other detectors; 0 is not at all.
         stacking: Coefficients of the calibrated logits, then the intercept, in place of ``weights``; empty when the
             combined logit is a weighted mean.
+        gains: Method name to its cross-validated gain in AUC over equal weights on calib, paired.
     """
 
     detectors: list[str]
@@ -287,6 +288,7 @@ class EnsembleInfo(Document):
     certainty: float = 0.0
     deviation: float = 0.0
     stacking: list[float] = []
+    gains: dict[str, Estimate] = {}
 
 
 class RealEvidence(Document):
@@ -358,6 +360,11 @@ class FusionInfo(Document):
         used: Whether fusion is used; false when calib is too small and the ensemble probability is passed through.
         decision: Why.
         rules: Applied after the formula above.
+        method: How the probability is made. ``fusion``: ensemble and features by the fitted coefficients;
+            ``recalibrated``: the ensemble with slope and offset fitted anew; ``ensemble``: the ensemble as it is;
+            ``fallback``: no fusion could be fitted, so ensemble and features are averaged by written weights.
+        averaged: The sum over the standardised inputs is divided by the sum of the sizes of the coefficients of those
+            inputs that were measured, so that the others' weights grow where one is missing (``fallback``).
     """
 
     inputs: list[str]
@@ -374,6 +381,54 @@ class FusionInfo(Document):
     used: bool
     decision: str
     rules: FusionRules = FusionRules()
+    method: Literal["fusion", "recalibrated", "ensemble", "fallback"] = "fusion"
+    averaged: bool = False
+
+
+class InputWeight(Document):
+    """How much one input of fusion counts.
+
+    Attributes:
+        input: Its name.
+        coefficient: Change of the logit of P(fake) for one standard deviation more of it; positive is towards fake.
+        share: Of the absolute coefficients of all inputs.
+        clear: Whether the interval of the coefficient leaves no doubt about its sign.
+    """
+
+    input: str
+    coefficient: Estimate
+    share: Estimate
+    clear: bool
+
+
+class Ablation(Document):
+    """Fusion fitted without some of its inputs.
+
+    Attributes:
+        name: full, without_quality, without_detectors or without_features.
+        removed: Inputs that were taken away.
+        auc: Out-of-fold on calib.
+        change: AUC of this minus AUC of the full fusion, on the same rows; null for the full one.
+        model: To score other rows with, through `unmask.fusion.apply.apply_fusion`; it has no operating points.
+    """
+
+    name: str
+    removed: list[str]
+    auc: Estimate
+    change: Estimate | None
+    model: FusionInfo
+
+
+class FusionAnalysis(Document):
+    """``analysis.json``: what carries the fusion of ensemble and features, whether or not it is used.
+
+    Attributes:
+        weights: One an input, the largest first.
+        ablations: The full fusion first.
+    """
+
+    weights: list[InputWeight]
+    ablations: list[Ablation]
 
 
 class EvaluationInfo(Document):
@@ -431,12 +486,26 @@ class Manifest(Document):
 
 
 class Criterion(Document):
-    """One line of a promotion decision."""
+    """One line of a promotion decision.
+
+    Attributes:
+        name: What was looked at.
+        value: What was found, with its interval where there is one.
+        bound: What it must be.
+        passed: Whether it does not stand in the way.
+        verdict: passed; failed; undecided, when there are too few samples to tell; missing, when the evidence is not
+            there; or not applicable.
+        needed_for: The alias that this line decides about: ``trial`` or ``champion``.
+        sentence: What it means, in plain words.
+    """
 
     name: str
     value: str
     bound: str
     passed: bool
+    verdict: Literal["passed", "failed", "undecided", "missing", "not applicable"] = "passed"
+    needed_for: Literal["trial", "champion"] = "trial"
+    sentence: str = ""
 
 
 class PromotionDecision(Document):
@@ -445,12 +514,16 @@ class PromotionDecision(Document):
     Attributes:
         model: Registered model name.
         version: Registered version.
-        alias: Alias set.
+        alias: Alias that the version has got: that of the champion, that of a version on trial, or none.
         run_id: Tracking run.
         tracking_uri: Where.
         criteria: What was checked.
-        promoted: Whether every criterion passed and the alias was moved.
+        promoted: Whether the version got an alias.
         summary: One sentence.
+        champion: Version that carried the champion's alias when this was decided; null without one.
+        mode: ``automatic`` or ``wait``.
+        ready: Whether every criterion passed, so that the version may become champion.
+        decided_at: UTC, ISO 8601.
     """
 
     model: str
@@ -461,3 +534,7 @@ class PromotionDecision(Document):
     criteria: list[Criterion]
     promoted: bool
     summary: str
+    champion: str | None = None
+    mode: Literal["automatic", "wait"] = "wait"
+    ready: bool = False
+    decided_at: str = ""

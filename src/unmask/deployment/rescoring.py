@@ -1,0 +1,213 @@
+"""Scoring stored crops and features with a bundle: how versions are compared on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from unmask.config import ExtractConfig
+from unmask.deployment.bundle import (
+    ENSEMBLE,
+    EXTRACT,
+    FUSION,
+    INPUT,
+    detector_document,
+    parse_document,
+    read_checked,
+    read_manifest,
+)
+from unmask.ensemble.apply import apply_ensemble
+from unmask.errors import ContractError, InputError
+from unmask.fusion.apply import apply_fusion
+from unmask.media.preprocessing import decode_crop, to_input
+from unmask.schemas import FACES, FEATURES, DetectorInfo, EnsembleInfo, FusionInfo, Preprocessing, read_table
+
+BATCH_SIZE = 32
+SAMPLES_AT_ONCE = 64
+COLUMNS = ("sample_id", "face_index", "frame_index", "jpeg")
+# What crops and features depend on; the rest of the settings only says how fast or how patiently they are made.
+CROP_SETTINGS = ("crops_per_video", "crop_size_px", "crop_scale", "jpeg_quality")
+Image = NDArray[np.uint8]
+Damage = Callable[[Image, tuple[str, int, int]], Image]
+
+
+class CropScorer:
+    """A bundle that scores crops which `unmask extract` made.
+
+    Args:
+        folder: The bundle; every file is checked against its hash.
+        threads: CPU threads of a detector.
+
+    Raises:
+        ContractError: A file is missing, changed or broken.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self.manifest = read_manifest(folder)
+        contents = read_checked(folder, self.manifest)
+        self.ensemble = parse_document(contents, ENSEMBLE, EnsembleInfo, folder)
+        self.fusion = parse_document(contents, FUSION, FusionInfo, folder)
+        self.extract = ExtractConfig.model_validate_json(contents[EXTRACT])
+        self._frames = {}
+        for name, file in self.manifest.onnx.items():
+            info = parse_document(contents, detector_document(file), DetectorInfo, folder)
+            self._frames[name] = int(info.config["eval_frames_per_video"])
+        self._sessions = {name: session(contents[file], threads) for name, file in self.manifest.onnx.items()}
+
+    @property
+    def threshold(self) -> float:
+        """From which probability on the bundle calls a file fake."""
+        return self.fusion.operating_points[self.fusion.default_operating_point].threshold
+
+    def check_fits(self, extract: ExtractConfig, extractor_version: str) -> None:
+        """Refuse crops and features that were measured in another way than this bundle measures.
+
+        Args:
+            extract: The settings that they were made with.
+            extractor_version: The extractor that made them.
+
+        Raises:
+            InputError: They differ from what the bundle was made with.
+        """
+        own = {name: getattr(self.extract, name) for name in CROP_SETTINGS}
+        theirs = {name: getattr(extract, name) for name in CROP_SETTINGS}
+        different = [
+            f"{name} {theirs[name]} instead of {own[name]}" for name in CROP_SETTINGS if own[name] != theirs[name]
+        ]
+        if extractor_version != self.manifest.extractor_version:
+            different.append(f"extractor {extractor_version} instead of {self.manifest.extractor_version}")
+        if different:
+            raise InputError(
+                f"The crops were made in another way than the bundle makes them: {', '.join(different)}.",
+                "Extract with the settings of the bundle.",
+            )
+
+    def score(
+        self, faces: Path, features: Path, sample_ids: Collection[str], damage: Damage | None = None
+    ) -> dict[str, float]:
+        """Score samples from their stored crops and features.
+
+        Args:
+            faces: Folder of FACES parts.
+            features: Folder with ``features.parquet``.
+            sample_ids: Which.
+            damage: Applied to every crop that is scored; gets the crop and its key.
+
+        Returns:
+            Sample to calibrated P(fake); samples without a crop are left out.
+
+        Raises:
+            ContractError: A table is missing or broken.
+            InputError: A feature that fusion needs is not there.
+        """
+        ids, rows = [], []
+        for sample_id, crops in stored_crops(faces, sample_ids):
+            ids.append(sample_id)
+            rows.append(self._video_logits(crops, damage))
+        if not ids:
+            return {}
+        logit, _, _ = apply_ensemble(self.ensemble, np.stack(rows))
+        columns = _feature_columns(features, ids)
+        try:
+            probability = apply_fusion(self.fusion, logit, columns)
+        except ValueError as error:
+            raise InputError(f"The features in {features} do not suit the bundle: {error}.", "Extract anew.") from error
+        return {name: float(p) for name, p in zip(ids, probability, strict=True) if np.isfinite(p)}
+
+    def _video_logits(self, crops: pd.DataFrame, damage: Damage | None) -> NDArray[np.float64]:
+        images: dict[int, Image] = {}
+        logits = np.full(len(self.ensemble.detectors), np.nan)
+        for position, name in enumerate(self.ensemble.detectors):
+            chosen = spread(crops["face_index"].to_numpy(), self._frames[name])
+            for row in chosen:
+                if row not in images:
+                    images[row] = _image(crops.iloc[row], damage)
+            preprocessing = self.manifest.preprocessing[name]
+            scored = onnx_logits(self._sessions[name], [images[row] for row in chosen], preprocessing)
+            if len(scored):
+                logits[position] = scored.mean()
+        return logits
+
+
+def session(content: bytes, threads: int = 1) -> Any:
+    """Load an ONNX file on the CPU, where its answers do not depend on the machine's accelerator."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(loaded: Any, images: Sequence[Image], preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Score crops with a loaded ONNX file.
+
+    Args:
+        loaded: From `session`.
+        images: RGB crops ``(H, W, 3)``, uint8.
+        preprocessing: Of the detector.
+
+    Returns:
+        Logits ``(N,)``, float64.
+    """
+    parts = [
+        loaded.run(None, {INPUT: to_input(images[first : first + BATCH_SIZE], preprocessing)})[0].astype(np.float64)
+        for first in range(0, len(images), BATCH_SIZE)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def stored_crops(faces: Path, sample_ids: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Read the crops of some samples, a few samples at a time.
+
+    Args:
+        faces: Folder of FACES parts.
+        sample_ids: Which.
+
+    Yields:
+        A sample and its crops, in order of face and time; samples in order of their name.
+
+    Raises:
+        ContractError: There is no part, or a part is broken.
+    """
+    parts = sorted(faces.glob("*.parquet"))
+    if not parts:
+        raise ContractError(faces, f"table {FACES.name}", "does not exist", "Run `unmask extract` first.")
+    wanted = sorted(sample_ids)
+    # A sample may reach over the end of a part, so all parts are asked for a few samples at a time.
+    for first in range(0, len(wanted), SAMPLES_AT_ONCE):
+        few = [("sample_id", "in", wanted[first : first + SAMPLES_AT_ONCE])]
+        try:
+            table = pa.concat_tables([pq.read_table(part, columns=list(COLUMNS), filters=few) for part in parts])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ContractError(faces, f"table {FACES.name}", f"is not readable Parquet ({error})") from error
+        frame = table.to_pandas().sort_values(["sample_id", "face_index", "frame_index"], ignore_index=True)
+        for sample_id, rows in frame.groupby("sample_id", sort=True):
+            yield str(sample_id), rows.reset_index(drop=True)
+
+
+def spread(faces: NDArray[Any], per_face: int) -> list[int]:
+    """Pick evenly spaced crops of each face, as training and scoring do."""
+    # The runtime owns the rule; a local import keeps its decoding libraries out of what only quantises.
+    from unmask.deployment.runtime import evenly_spaced
+
+    return evenly_spaced(np.asarray(faces, np.int64), per_face)
+
+
+def _image(row: Any, damage: Damage | None) -> Image:
+    image: Image = decode_crop(memoryview(row["jpeg"]))
+    key = (str(row["sample_id"]), int(row["face_index"]), int(row["frame_index"]))
+    return image if damage is None else damage(image, key)
+
+
+def _feature_columns(features: Path, ids: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:
+    frame = read_table(features / "features.parquet", FEATURES).to_pandas().set_index("sample_id").reindex(ids)
+    named = [name for name in frame.columns if "." in str(name)]
+    return {str(name): frame[name].to_numpy(np.float64, na_value=np.nan) for name in named}
