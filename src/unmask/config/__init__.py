@@ -2,6 +2,7 @@
 
 from unmask.config.loading import commented_defaults, load_config
 from unmask.config.models import (
+    AttackName,
     AugmentationConfig,
     BundleConfig,
     EnsembleConfig,
@@ -10,6 +11,7 @@ from unmask.config.models import (
     FusionConfig,
     IngestConfig,
     PromoteConfig,
+    ServeConfig,
     SplitFractions,
     StorageConfig,
     TrainConfig,
@@ -18,6 +20,7 @@ from unmask.config.models import (
 )
 
 __all__ = [
+    "AttackName",
     "AugmentationConfig",
     "BundleConfig",
     "EnsembleConfig",
@@ -26,6 +29,7 @@ __all__ = [
     "FusionConfig",
     "IngestConfig",
     "PromoteConfig",
+    "ServeConfig",
     "SplitFractions",
     "StorageConfig",
     "TrainConfig",
