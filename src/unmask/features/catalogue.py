@@ -12,7 +12,7 @@ from typing import Literal
 
 Direction = Literal["higher_fake", "higher_real", "none"]
 
-EXTRACTOR_VERSION = "1"
+EXTRACTOR_VERSION = "2"
 """Counts up whenever a feature, a crop or the face tracker gives another value for the same bytes."""
 
 NULL_REASONS: Mapping[str, str] = MappingProxyType(
@@ -26,6 +26,7 @@ NULL_REASONS: Mapping[str, str] = MappingProxyType(
         "too_slow": "The clip has too few frames a second.",
         "too_small": "The picture has too few pixels.",
         "static": "Nothing moves, so that what is looked for cannot be told from the scene itself.",
+        "flat": "The picture has no structure.",
         "dark": "The region is too dark or over-exposed.",
         "undefined": "The measurement gives no finite number here.",
         "not_applicable": "The coding of the file leaves nothing to measure.",
@@ -85,6 +86,21 @@ _SPECS = (
         citation="Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy, ICPR",
         bias="A covariate of quality: focus, compression and resolution move it; match them across classes.",
         nulls=("too_small",),
+        modalities=_ALL,
+    ),
+    FeatureSpec(
+        name="quality.brisque",
+        family="quality",
+        title="Unnaturalness",
+        meaning="High is noisy, blurred or strongly compressed; low is like an undistorted photograph.",
+        unit="opinion score, about 0 to 100",
+        low=-50.0,
+        high=200.0,
+        direction="none",
+        method="BRISQUE: 36 statistics of normalised luma at 384 px and half of it, regressor of LIVE; median of 8.",
+        citation="Mittal, Moorthy & Bovik 2012, No-reference image quality assessment, IEEE TIP 21(12)",
+        bias="A covariate of quality: drawn or rendered pictures score badly; match compression across classes.",
+        nulls=("flat", "too_small"),
         modalities=_ALL,
     ),
     FeatureSpec(
@@ -162,15 +178,16 @@ _SPECS = (
         name="forensics.codec",
         family="forensics",
         title="Traces of an earlier compression",
-        meaning="High when every n-th frame costs more bits than its neighbours, as re-coded key frames do.",
-        unit="strength of the strongest rhythm, standard scores",
+        meaning="High when a video or a JPEG was compressed before it was compressed as it is now.",
+        unit="videos: strongest rhythm, standard scores; JPEG: log2 of a ratio of roughness",
         low=-5.0,
         high=60.0,
         direction="none",
-        method="Coded size of P and B frames against their likes; strongest mean excess at periods of 9 to 100 frames.",
-        citation="Stamm, Lin & Liu 2012, Temporal forensics for motion compensated video, IEEE TIFS 7(4)",
+        method="Excess size of P and B frames at periods of 9 to 100; JPEG: clumps in histograms of DCT coefficients.",
+        citation="Stamm, Lin & Liu 2012, IEEE TIFS 7(4); Lukáš & Fridrich 2003, DFRWS; Popescu & Farid 2004, IH",
         bias="Whatever went through a platform was compressed twice, real or fake: match compression across classes.",
-        nulls=("not_applicable", "single_image", "too_short"),
+        nulls=("not_applicable", "too_short", "too_small"),
+        modalities=_ALL,
     ),
     FeatureSpec(
         name="face.mouth_exag",

@@ -19,6 +19,7 @@ from unmask.errors import InputError, MediaError
 from unmask.features.catalogue import CATALOGUE, EXTRACTOR_VERSION
 from unmask.features.health import feature_health
 from unmask.features.measure import Measurement, measure
+from unmask.features.naturalness import model_file
 from unmask.features.store import Failure, FeatureStore, save_result
 from unmask.media.faces import MODEL_SHA256, model_path
 from unmask.media.pool import WorkerPool
@@ -70,11 +71,12 @@ def run_extract(
         Counts for the log and for tracking.
 
     Raises:
-        InputError: Too many samples fail, a sample is not on this machine, or the face networks are not installed.
+        InputError: Too many samples fail, a sample is not on this machine, or the networks are not installed.
         ContractError: The data set is missing or broken.
     """
     for name in MODEL_SHA256:
         model_path(name)
+    model_file()
     rows = read_table(dataset / "samples.parquet", SAMPLES).to_pylist()
     version = DatasetInfo.load(dataset / "dataset.json").version
     _refuse_remote(rows)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.features.double_jpeg import double_quantisation
 from unmask.features.observation import Clip, Floats, Moment, Null, Value
 from unmask.features.prnu import BLOCK_PX, NoisePattern
 from unmask.features.recompression import MAX_FRAMES, rhythm
 from unmask.features.skin import SkinSeries, SkinSignals
+from unmask.media.jpeg import CodedJpeg
 from unmask.media.video import Frame
 
 NOISE_SIDE_PX = 384
@@ -35,10 +37,12 @@ class Forensics:
         self._noise: NoisePattern | None = None
         self._sizes: list[int] = []
         self._kinds: list[str] = []
+        self._jpeg: CodedJpeg | None = None
 
     def see(self, moment: Moment) -> None:
         """Look at the next frame."""
         frame = moment.frame
+        self._jpeg = frame.jpeg
         if len(self._sizes) < MAX_FRAMES:
             self._sizes.append(frame.coded_bytes)
             self._kinds.append(frame.coded_as)
@@ -51,7 +55,11 @@ class Forensics:
     def values(self, clip: Clip) -> dict[str, Value]:
         """Give the values of the family."""
         if clip.modality == "image":
-            return dict.fromkeys(("forensics.prnu", "forensics.flicker", "forensics.codec"), Null("single_image"))
+            return {
+                "forensics.prnu": Null("single_image"),
+                "forensics.flicker": Null("single_image"),
+                "forensics.codec": double_quantisation(self._jpeg) if self._jpeg else Null("not_applicable"),
+            }
         return {
             "forensics.prnu": self._noise.agreement() if self._noise else Null("too_small"),
             "forensics.flicker": self._flicker(clip),

@@ -26,6 +26,7 @@ FIXES: Mapping[str, str] = {
     "too_slow": "Give clips with 24 frames a second or more, not such as were thinned out.",
     "too_small": "Give clips of higher resolution.",
     "static": "Nothing to do when the camera stands on a tripod; hand-held clips have a value.",
+    "flat": "Nothing to do for drawings and blank pictures.",
     "dark": "Look at the exposure of the clips.",
     "not_applicable": "Nothing to do when all clips come from such a codec.",
     "undefined": "Report it with the clip: a measurement should never end like this.",

@@ -1,4 +1,4 @@
-"""Quality: sharpness, bits per pixel, camera shake. Covariates that explain much and prove nothing."""
+"""Quality: sharpness, naturalness, bits per pixel, camera shake. Covariates that explain much and prove nothing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.features.naturalness import brisque
 from unmask.features.observation import Clip, Floats, Moment, Null, Value
 from unmask.media.video import Frame
 
 BLUR_SHORT_SIDE_PX = 360
 SHAKE_SHORT_SIDE_PX = 96  # at least; the halved picture nearest above
 MIN_SIDE_PX = 32
+BRISQUE_SHORT_SIDE_PX = 384  # the regressor was trained on pictures of about this size
+BRISQUE_EVERY = 4  # of the sampled frames
+MIN_BRISQUE_SIDE_PX = 64
 MIN_SHAKE_S = 1.0
 MIN_RESPONSE = 0.05  # of the phase correlation; below lies a cut or a picture without structure
 
 
 class Quality:
-    """`quality.blur`, `quality.bitrate` and `quality.shake`."""
+    """`quality.blur`, `quality.brisque`, `quality.bitrate` and `quality.shake`."""
 
     def __init__(self) -> None:
         self._log_sharpness: list[float] = []
+        self._brisque: list[float] = []
         self._steps_px: list[tuple[float, float]] = []
         self._previous: NDArray[np.float32] | None = None
         self._window: NDArray[np.float32] | None = None
@@ -31,6 +36,8 @@ class Quality:
         if frame.short_side_px < MIN_SIDE_PX:
             return
         if moment.sampled:
+            if len(self._log_sharpness) % BRISQUE_EVERY == 0 and frame.short_side_px >= MIN_BRISQUE_SIDE_PX:
+                self._brisque.append(brisque(_full_range(frame.luma_at(BRISQUE_SHORT_SIDE_PX), frame)))
             self._log_sharpness.append(log_sharpness(frame))
         self._step(frame.level_from(SHAKE_SHORT_SIDE_PX))
 
@@ -50,9 +57,16 @@ class Quality:
         blur: Value = float(np.median(self._log_sharpness)) if self._log_sharpness else Null("too_small")
         return {
             "quality.blur": blur,
+            "quality.brisque": self._naturalness(),
             "quality.bitrate": float(np.log2(max(8 * clip.coded_bytes, 1) / pixels)),
             "quality.shake": self._shake(clip),
         }
+
+    def _naturalness(self) -> Value:
+        scores = [score for score in self._brisque if np.isfinite(score)]
+        if scores:
+            return float(np.median(scores))
+        return Null("flat" if self._brisque else "too_small")
 
     def _shake(self, clip: Clip) -> Value:
         if clip.modality == "image":
@@ -65,6 +79,12 @@ class Quality:
         trembling = path - running_mean(path, max(3, round(clip.fps)))
         diagonal = float(np.hypot(*self._window.shape))
         return 100 * float(np.sqrt((trembling**2).sum(axis=1).mean())) / diagonal
+
+
+def _full_range(luma: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
+    """Luma as float32, black at 0 and white at 255."""
+    image = luma.astype(np.float32)
+    return image if frame.full_range else (image - np.float32(16)) * np.float32(255 / 219)
 
 
 def log_sharpness(frame: Frame) -> float:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import MediaError
 from unmask.media.faces import Floats, Image, thumbnail_size, warp
+from unmask.media.jpeg import CodedJpeg, coded_jpeg
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Frame:
         quarter_turns: Counter-clockwise quarter turns that were applied to make it upright.
         coded_bytes: Size of its packet; 0 when unknown.
         coded_as: I, P or B as the codec says, or an empty string.
+        jpeg: Luma and quantisation table, when the picture is a JPEG file.
     """
 
     index: int
@@ -65,6 +67,7 @@ class Frame:
     quarter_turns: int = 0
     coded_bytes: int = 0
     coded_as: str = ""
+    jpeg: CodedJpeg | None = None
     _levels: list[Image] = field(default_factory=list, repr=False)
 
     @property
@@ -447,7 +450,5 @@ def read_image(path: Path) -> Frame:
             for frame in reader:
                 return frame
         raise MediaError("corrupt", f"{path.name} is no image that can be decoded")
-    luma, red, blue = cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb))
-    return Frame(
-        0, 0.0, np.asarray(luma, np.uint8), (np.asarray(blue, np.uint8), np.asarray(red, np.uint8)), "bt601", True
-    )
+    luma, red, blue = (np.asarray(plane, np.uint8) for plane in cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb)))
+    return Frame(0, 0.0, luma, (blue, red), "bt601", full_range=True, jpeg=coded_jpeg(data.tobytes()))
