@@ -24,7 +24,7 @@ from unmask.errors import ContractError, InputError
 from unmask.features import CATALOGUE, EXTRACTOR_VERSION, Measurement, measure
 from unmask.media.preprocessing import decode_crop
 from unmask.media.probe import MediaFacts, probe
-from unmask.schemas import DetectorCalibration, EnsembleInfo
+from unmask.schemas import DetectorCalibration, EnsembleInfo, Estimate, FusionRules, RealEvidence
 from unmask.training.loader import evenly_spaced_rows
 
 
@@ -119,8 +119,35 @@ def test_disagreement_is_uncertain(bundle: Bundle, clip: Path) -> None:
     turned = bundle.ensemble.model_copy(update={"temperatures": [1.5, -1.5]})
     verdict = dataclasses.replace(bundle, ensemble=turned).score(clip)
     assert verdict.verdict == "uncertain"
-    assert verdict.agreement == 0.5
+    assert verdict.agreement is not None
+    assert verdict.agreement < 0.8
     assert (verdict.reason or "").startswith("detectors_disagree: ")
+
+
+def test_a_rule_is_shown_with_what_it_did(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
+    """A cap by camera evidence: sharpness stands in for a sign that this clip has."""
+    nothing = Estimate(value=None, n=0)
+    rule = RealEvidence(bounds={BLUR: -10.0}, higher={BLUR: True}, count=1, cap=0.01, reals=nothing, fakes=nothing)
+    ruled = bundle.fusion.model_copy(update={"rules": FusionRules(real_evidence=rule)})
+    other = dataclasses.replace(bundle, fusion=ruled).score(clip)
+    assert verdict.rules == []
+    assert verdict.probability is not None
+    assert other.probability == 0.01
+    (shown,) = other.rules
+    assert shown.rule == "real_evidence"
+    assert shown.change == pytest.approx(0.01 - verdict.probability)
+    text = " ".join(render_text(other).split())
+    assert "1 strong sign of a camera (Sharpness): the probability is held at 1% or less." in text
+    assert "Rules that changed the probability" not in render_text(verdict)
+
+
+def test_the_fallback_is_named(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
+    assert verdict.method == "fusion"
+    fallback = bundle.fusion.model_copy(update={"method": "fallback", "averaged": True})
+    other = dataclasses.replace(bundle, fusion=fallback).score(clip)
+    assert other.method == "fallback"
+    assert "Rule-based fallback: no fusion was trained" in render_text(other)
+    assert "Rule-based fallback" not in render_text(verdict)
 
 
 def test_without_fusion_the_ensemble_stands_alone(bundle: Bundle, clip: Path) -> None:

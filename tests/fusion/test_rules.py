@@ -11,6 +11,7 @@ import pytest
 
 from unmask.config import FusionConfig
 from unmask.errors import LeakError
+from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.apply import apply_fusion, artefact_factor, contributions, real_evidence
 from unmask.fusion.fit import FusionFit, fit_fusion
 from unmask.fusion.fuse_stage import run_fuse
@@ -86,7 +87,7 @@ def test_strong_evidence_caps_and_nothing_else_does() -> None:
     (effect,) = rule_effects(info, 3.0, {"temp.a": 3.0, "face.b": -2.0})
     assert effect.rule == "real_evidence"
     assert effect.change == pytest.approx(0.4 - free)
-    assert "2 strong signs of a camera (temp.a, face.b) cap the probability at 0.4" in effect.sentence
+    assert effect.sentence == "2 strong signs of a camera (temp.a, face.b): the probability is held at 40% or less."
 
 
 def test_artefacts_count_less_in_calm_motion(draw: Draw) -> None:
@@ -121,7 +122,8 @@ def test_feedback_is_smoothed_and_limited(draw: Draw) -> None:
     assert after["art.edge"] == pytest.approx(0.3 * before["art.edge"])
     (effect,) = rule_effects(fed, 1.0, values)
     assert effect.rule == "feedback"
-    assert "art.edge 0.30, temp.rppg 2.20" in effect.sentence
+    edge, pulse = CATALOGUE["art.edge"].title, CATALOGUE["temp.rppg"].title
+    assert f"{edge} 0.30 times, {pulse} 2.20 times" in effect.sentence
 
 
 def test_thresholds_are_chosen_on_what_the_rules_leave(draw: Draw) -> None:

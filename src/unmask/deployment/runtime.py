@@ -32,11 +32,12 @@ from unmask.deployment.bundle import (
     read_manifest,
 )
 from unmask.deployment.cautions import cautions
-from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, TimelinePoint, Verdict, decide
+from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, RuleEvidence, TimelinePoint, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
 from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, measure
 from unmask.fusion.apply import apply_fusion, contributions
+from unmask.fusion.rules import rule_effects
 from unmask.media.preprocessing import decode_crop, to_input
 from unmask.media.probe import MediaFacts, Modality, probe
 from unmask.schemas import DetectorInfo, EnsembleInfo, FusionInfo, Manifest, OperatingPoint, sha256_file
@@ -253,6 +254,8 @@ class Bundle:
             detectors=self._detector_evidence(logits, frames),
             features=self._feature_evidence(measurement, pushes),
             timeline=_timeline(measurement.crops, by_crop, self.ensemble) if facts.modality == "video" else [],
+            method=None if probability is None else self.fusion.method,
+            rules=self._rule_evidence(logit, measurement.features) if probability is not None else [],
             warnings=cautions(facts, measurement, self.extract, self.reference, point),
             model_version=self.version,
             seconds=time.perf_counter() - start,
@@ -296,6 +299,12 @@ class Bundle:
             pushes[key] = pushes.get(key, 0.0) + contribution
         return pushes
 
+    def _rule_evidence(self, logit: float, features: Mapping[str, float | None]) -> list[RuleEvidence]:
+        return [
+            RuleEvidence(rule=effect.rule, sentence=effect.sentence, change=effect.change)
+            for effect in rule_effects(self.fusion, logit, features)
+        ]
+
     def _detector_logits(
         self, crops: Sequence[Crop]
     ) -> tuple[NDArray[np.float64], dict[str, int], NDArray[np.float64]]:
@@ -318,16 +327,25 @@ class Bundle:
                 continue
             for index in {*chosen, *shown} - images.keys():
                 images[index] = decode_crop(crops[index].jpeg)
-            scored = self._frame_logits(name, [images[index] for index in chosen])
+            scored = self.frame_logits(name, [images[index] for index in chosen])
             logits[position] = _video_logit(faces[chosen], scored)
             by_crop[chosen, position] = scored
             # A batch of their own: how crops share a batch may change the last bit, and the verdict must not depend
             # on what is looked at for the timeline.
             if further := sorted(set(shown) - set(chosen)):
-                by_crop[further, position] = self._frame_logits(name, [images[index] for index in further])
+                by_crop[further, position] = self.frame_logits(name, [images[index] for index in further])
         return logits, frames, by_crop
 
-    def _frame_logits(self, name: str, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    def frame_logits(self, name: str, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Score single crops with one detector.
+
+        Args:
+            name: The detector.
+            images: RGB crops ``(H, W, 3)``, uint8, at least one.
+
+        Returns:
+            Raw logits ``(N,)``.
+        """
         preprocessing = self.manifest.preprocessing[name]
         parts = []
         for first in range(0, len(images), BATCH_SIZE):

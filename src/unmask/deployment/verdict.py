@@ -78,6 +78,20 @@ class TimelinePoint(Document):
     crops: int = Field(ge=1)
 
 
+class RuleEvidence(Document):
+    """What a rule on top of fusion did to the probability of this file.
+
+    Attributes:
+        rule: real_evidence, artefact_scale or feedback.
+        sentence: What it did and why.
+        change: Change of the probability, in [-1, 1].
+    """
+
+    rule: str
+    sentence: str
+    change: float = Field(ge=-1, le=1)
+
+
 class Verdict(Document):
     """The answer about one file.
 
@@ -90,12 +104,15 @@ class Verdict(Document):
         reason: Why it is uncertain or not scored.
         operating_point: Name of the stored threshold.
         threshold: Fake if the probability is at least this.
-        agreement: Share of the detectors on the majority's side.
+        agreement: How far the detectors agree, weighed by their certainty, see `unmask.ensemble.apply.agreement`.
         ensemble_probability: Calibrated P(fake) of the detectors alone, before the features are joined.
         ensemble_contribution: Push of the detectors on the logit of P(fake); null when fusion is not used.
         detectors: What each detector says.
         features: What each feature says.
         timeline: Seconds of a video in which a face was seen, in order; empty for images.
+        method: How the probability was made, as in `unmask.schemas.FusionInfo`; ``fallback`` is a weighted average by
+            written weights, because too few labelled samples were there to fit fusion; null when not scored.
+        rules: Rules that changed the probability, in the order in which they were applied.
         warnings: What a reader must know about this file.
         model_version: The bundle that answered.
         seconds: Wall time.
@@ -114,6 +131,8 @@ class Verdict(Document):
     detectors: list[DetectorEvidence] = Field(default_factory=list)
     features: list[FeatureEvidence] = Field(default_factory=list)
     timeline: list[TimelinePoint] = Field(default_factory=list)
+    method: Literal["fusion", "recalibrated", "ensemble", "fallback"] | None = None
+    rules: list[RuleEvidence] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     model_version: str
     seconds: float = Field(ge=0)
@@ -127,7 +146,7 @@ def decide(
     Args:
         probability: Calibrated P(fake), or None.
         threshold: Of the operating point.
-        agreement: Share of the detectors on the majority's side, or None.
+        agreement: How far the detectors agree, in [0, 1], or None.
         agreement_threshold: Less agreement is called uncertain.
 
     Returns:
@@ -137,8 +156,8 @@ def decide(
         return "not scored", None
     if agreement is not None and agreement < agreement_threshold:
         reason = (
-            f"detectors_disagree: {agreement:.0%} of the detectors are on one side; a verdict needs "
-            f"{agreement_threshold:.0%}"
+            f"detectors_disagree: the detectors contradict each other; counted by how sure each is, {agreement:.0%} "
+            f"of what they say agrees with their common result, and a verdict needs {agreement_threshold:.0%}"
         )
         return "uncertain", reason
     return ("fake" if probability >= threshold else "real"), None
@@ -153,7 +172,7 @@ def render_text(verdict: Verdict) -> str:
     Returns:
         Text of at most 100 columns (longer only where the name of the file is), without a line break at the end.
     """
-    blocks = [_headline(verdict)]
+    blocks = [_headline(verdict), _rules(verdict.rules)]
     if any(detector.probability is not None for detector in verdict.detectors):
         blocks.append(_detector_table(verdict))
     if any(feature.value is not None for feature in verdict.features):
@@ -183,6 +202,21 @@ def _headline(verdict: Verdict) -> list[str]:
     )
     if verdict.reason:
         lines += _wrap(_sentence(verdict.reason), "  ")
+    if verdict.method == "fallback":
+        lines += _wrap(
+            "Rule-based fallback: no fusion was trained, because there were too few labelled samples. The probability "
+            "is a weighted average of the detectors and the measurements, by written weights; it is not calibrated.",
+            "  ",
+        )
+    return lines
+
+
+def _rules(rules: list[RuleEvidence]) -> list[str]:
+    if not rules:
+        return []
+    lines = ["Rules that changed the probability"]
+    for rule in rules:
+        lines += _bullet(f"{rule.sentence} Change: {100 * rule.change:+.1f} percentage points.")
     return lines
 
 
@@ -217,7 +251,7 @@ def _detector_table(verdict: Verdict) -> list[str]:
             + (f"  {_push(verdict.ensemble_contribution)}" if verdict.ensemble_contribution is not None else "")
         )
     if verdict.agreement is not None and len(verdict.detectors) > 1:
-        lines.append(f"  {verdict.agreement:.0%} of the detectors are on the same side.")
+        lines.append(f"  They agree to {verdict.agreement:.0%}, each counted by how sure it is.")
     return lines
 
 

@@ -141,19 +141,29 @@ def stack(calibrated: FloatArray, coefficients: npt.ArrayLike) -> FloatArray:
     return np.where(np.isnan(calibrated).all(axis=1), np.nan, total)
 
 
-def agreement(calibrated: FloatArray) -> FloatArray:
-    """Compute the share of detectors on the majority's side.
+def agreement(calibrated: FloatArray, weights: npt.ArrayLike, combined: FloatArray) -> FloatArray:
+    """Compute how far the detectors agree with what they say together.
+
+    Each detector has a voice of weight · |2p - 1|, with p its calibrated probability: one that is sure counts fully,
+    one near 0.5 hardly contradicts anybody. Agreement is the share of all voices on the side of the combined logit.
+    Counting heads instead would call every difference between two detectors a tie, however unsure one of them is.
 
     Args:
         calibrated: ``(N, D)`` calibrated logits; NaN where a detector has no score.
+        weights: ``(D,)``; a negative one (of stacking) speaks for the other side.
+        combined: ``(N,)`` combined logits.
 
     Returns:
-        ``(N,)`` in [0.5, 1], over the detectors that scored the sample; NaN where none did.
+        ``(N,)`` in [0, 1], over the detectors that scored the sample; 1 where none of them takes a side, or only one
+        has a score; NaN where none has one.
     """
-    scored = (~np.isnan(calibrated)).sum(axis=1)
-    fake = (calibrated >= 0).sum(axis=1)
-    out: FloatArray = np.full(len(calibrated), np.nan)
-    np.divide(np.maximum(fake, scored - fake), scored, out=out, where=scored > 0)
+    there = ~np.isnan(calibrated)
+    voices = np.where(there, 2 * sigmoid(np.nan_to_num(calibrated)) - 1, 0.0) * np.asarray(weights, dtype=np.float64)
+    side = np.where(combined >= 0, 1.0, -1.0)[:, None]
+    loud, total = np.maximum(voices * side, 0.0).sum(axis=1), np.abs(voices).sum(axis=1)
+    share = np.divide(loud, total, out=np.ones(len(calibrated)), where=total > 0)
+    scored = there.sum(axis=1)
+    out: FloatArray = np.where(scored == 0, np.nan, np.where(scored == 1, 1.0, share))
     return out
 
 
@@ -167,8 +177,8 @@ def apply_ensemble(info: EnsembleInfo, logits: npt.ArrayLike) -> tuple[FloatArra
         logits: ``(N, D)`` raw video logits in the order of ``info.detectors``; NaN where a detector has no score.
 
     Returns:
-        Combined logit ``(N,)`` before the last calibration, calibrated P(fake) ``(N,)``, and the share of detectors
-        on the majority's side ``(N,)``. NaN where no detector has a score.
+        Combined logit ``(N,)`` before the last calibration, calibrated P(fake) ``(N,)``, and how far the detectors
+        agree ``(N,)``, see `agreement`. NaN where no detector has a score.
 
     Raises:
         ValueError: The number of columns is not the number of detectors.
@@ -178,4 +188,5 @@ def apply_ensemble(info: EnsembleInfo, logits: npt.ArrayLike) -> tuple[FloatArra
         combined = stack(calibrated, info.stacking)
     else:
         combined = combine(calibrated, info.weights, info.certainty, info.deviation)
-    return combined, sigmoid(combined / info.temperature), agreement(calibrated)
+    voices = info.stacking[:-1] if info.stacking else info.weights
+    return combined, sigmoid(combined / info.temperature), agreement(calibrated, voices, combined)

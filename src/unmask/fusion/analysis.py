@@ -15,58 +15,12 @@ from unmask.fusion.model import EMPHASIS, FusionModel, Splits, StoredModel, as_i
 from unmask.metrics import bootstrap_values, percentile_estimate, roc_auc
 from unmask.metrics.curves import IntArray
 from unmask.metrics.intervals import group_codes, resample_counts
-from unmask.schemas import Document, Estimate, FusionInfo, rows_for_choice
+from unmask.schemas import Ablation, Estimate, FusionAnalysis, InputWeight, rows_for_choice
 
 COEFFICIENT_RESAMPLES = 200
 AUC_RESAMPLES = 2000
 FULL = "full"
 QUALITY = ("quality.", "forensics.codec")
-
-
-class InputWeight(Document):
-    """How much one input of fusion counts.
-
-    Attributes:
-        input: Its name.
-        coefficient: Change of the logit of P(fake) for one standard deviation more of it; positive is towards fake.
-        share: Of the absolute coefficients of all inputs.
-        clear: Whether the interval of the coefficient leaves no doubt about its sign.
-    """
-
-    input: str
-    coefficient: Estimate
-    share: Estimate
-    clear: bool
-
-
-class Ablation(Document):
-    """Fusion fitted without some of its inputs.
-
-    Attributes:
-        name: full, without_quality, without_detectors or without_features.
-        removed: Inputs that were taken away.
-        auc: Out-of-fold on calib.
-        change: AUC of this minus AUC of the full fusion, on the same rows; null for the full one.
-        model: To score other rows with, through `unmask.fusion.apply.apply_fusion`; it has no operating points.
-    """
-
-    name: str
-    removed: list[str]
-    auc: Estimate
-    change: Estimate | None
-    model: FusionInfo
-
-
-class FusionAnalysis(Document):
-    """``analysis.json``: what carries the fusion of ensemble and features, whether or not it is used.
-
-    Attributes:
-        weights: One an input, the largest first.
-        ablations: The full fusion first.
-    """
-
-    weights: list[InputWeight]
-    ablations: list[Ablation]
 
 
 def analyse(

@@ -89,15 +89,27 @@ def fusion_logit(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapp
 def _moves(info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapping[str, npt.ArrayLike]) -> FloatArray:
     """Compute what each input adds to the linear predictor ``(N, K)``, after feedback and artefact scaling."""
     matrix = input_matrix(info.inputs, info.impute, ensemble_logit, features)
-    moves: FloatArray = standardised(info, matrix) * np.asarray(info.coefficients, dtype=np.float64)
-    for k, name in enumerate(info.inputs):
-        moves[:, k] *= info.rules.feedback.get(name, 1.0)
+    weights = np.tile(np.asarray(info.coefficients, dtype=np.float64), (len(matrix), 1))
+    weights *= [info.rules.feedback.get(name, 1.0) for name in info.inputs]
     scale = info.rules.artefact_scale
     if scale is not None and FLOW_ODDITY in features:
         factor = artefact_factor(scale, features[FLOW_ODDITY])
         traces = [name.removeprefix(MISSING).startswith(TRACES) for name in info.inputs]
-        moves[:, traces] *= factor[:, None]
+        weights[:, traces] *= factor[:, None]
+    if info.averaged:
+        weights /= _mass(info, weights, features)
+    moves: FloatArray = standardised(info, matrix) * weights
     return moves
+
+
+def _mass(info: FusionInfo, weights: FloatArray, features: Mapping[str, npt.ArrayLike]) -> FloatArray:
+    """Sum the sizes of the weights of what was measured ``(N, 1)``, so that what is missing leaves no gap."""
+    sizes = np.abs(weights)
+    for k, name in enumerate(info.inputs):
+        if name != ENSEMBLE:
+            sizes[np.isnan(np.asarray(features[name], dtype=np.float64)), k] = 0.0
+    total: FloatArray = sizes.sum(axis=1, keepdims=True)
+    return total
 
 
 def artefact_factor(scale: ArtefactScale, flow_oddity: npt.ArrayLike) -> FloatArray:

@@ -116,6 +116,7 @@ def fit_fusion(
             "default_operating_point": config.operating_point,
             "importance": _importance(stored),
             "used": best == "fusion",
+            "method": best,
             "decision": decision,
         }
     )

@@ -14,9 +14,11 @@ import pandas as pd
 
 from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray
+from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.apply import (
+    ENSEMBLE,
     FLOW_ODDITY,
-    TRACES,
+    MISSING,
     apply_fusion,
     artefact_factor,
     as_row,
@@ -219,13 +221,20 @@ def rule_effects(info: FusionInfo, ensemble_logit: float, features: Mapping[str,
 def _tell(name: str, rules: FusionRules, row: Mapping[str, FloatArray]) -> str:
     if name == "real_evidence" and rules.real_evidence is not None:
         rule = rules.real_evidence
-        signs = [sign for sign, bound in rule.bounds.items() if _beyond(rule, sign, bound, row)]
-        return f"{len(signs)} strong signs of a camera ({', '.join(signs)}) cap the probability at {rule.cap:g}."
+        signs = [_title(sign) for sign, bound in rule.bounds.items() if _beyond(rule, sign, bound, row)]
+        strong = f"{len(signs)} strong {'sign' if len(signs) == 1 else 'signs'} of a camera"
+        return f"{strong} ({', '.join(signs)}): the probability is held at {rule.cap:.0%} or less."
     if name == "artefact_scale" and rules.artefact_scale is not None:
         factor = float(artefact_factor(rules.artefact_scale, row[FLOW_ODDITY])[0])
-        return f"The motion looks natural, so traces in single frames ({TRACES}*) count {factor:.2f} times."
-    changed = ", ".join(f"{name} {factor:.2f}" for name, factor in rules.feedback.items() if factor != 1)
-    return f"Users' feedback weighs inputs anew: {changed}."
+        return f"The motion looks natural, so that traces in single frames count {factor:.2f} times."
+    changed = ", ".join(f"{_title(name)} {factor:.2f} times" for name, factor in rules.feedback.items() if factor != 1)
+    return f"Users' feedback weighs anew what speaks for and against: {changed}."
+
+
+def _title(name: str) -> str:
+    inner = name.removeprefix(MISSING)
+    title = "the detectors" if inner == ENSEMBLE else CATALOGUE[inner].title if inner in CATALOGUE else inner
+    return f"no value of {title}" if name.startswith(MISSING) else title
 
 
 def _beyond(rule: RealEvidence, name: str, bound: float, row: Mapping[str, FloatArray]) -> bool:

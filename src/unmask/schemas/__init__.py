@@ -5,6 +5,7 @@ when it is read. This room imports neither torch nor cv2 nor any SDK.
 """
 
 from unmask.schemas.documents import (
+    Ablation,
     ArtefactScale,
     Criterion,
     DatasetInfo,
@@ -16,8 +17,10 @@ from unmask.schemas.documents import (
     EvaluationInfo,
     ExtractionInfo,
     FeatureHealth,
+    FusionAnalysis,
     FusionInfo,
     FusionRules,
+    InputWeight,
     Manifest,
     OperatingPoint,
     Preprocessing,
@@ -52,6 +55,7 @@ __all__ = [
     "SEEN_SAMPLES",
     "TEST_SCORES",
     "VIDEO_SCORES",
+    "Ablation",
     "ArtefactScale",
     "Column",
     "Criterion",
@@ -64,8 +68,10 @@ __all__ = [
     "EvaluationInfo",
     "ExtractionInfo",
     "FeatureHealth",
+    "FusionAnalysis",
     "FusionInfo",
     "FusionRules",
+    "InputWeight",
     "Manifest",
     "OperatingPoint",
     "Preprocessing",

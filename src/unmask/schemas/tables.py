@@ -182,7 +182,7 @@ VIDEO_SCORES = TableSpec(
         _SPLIT,
         Column("logit", pa.float64(), "combined logit before the last calibration; null without a score", True),
         Column("probability", pa.float64(), "calibrated P(fake); null without a score", True, minimum=0, maximum=1),
-        Column("agreement", pa.float64(), "how far the detectors agree, weighed by their certainty", True, minimum=0, maximum=1),
+        Column("agreement", pa.float64(), "how far the detectors agree", True, minimum=0, maximum=1),
         _id("reason", "why there is no score", nullable=True),
     ),
     key=("sample_id",),
