@@ -152,7 +152,7 @@ def test_a_zeroed_hole_costs_frames_and_not_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"just a few words\n" * 50, "corrupt"), (b"", "corrupt"), (None, "unreadable")]
+    ("content", "code"), [(b"just a few words\n" * 50, "corrupt"), (b"", "empty_file"), (None, "unreadable")]
 )
 def test_what_is_no_video_is_refused(tmp_path, content, code):
     path = tmp_path / "a.mp4"

@@ -22,6 +22,7 @@ from unmask.features.temporal import Temporal
 from unmask.features.watermark import Watermark
 from unmask.media.crops import Crop, EvenSampler, cut_crop, encode_crop
 from unmask.media.faces import Face, FaceTracker
+from unmask.media.probe import IMAGE_CONTAINERS
 from unmask.media.video import Frame, VideoReader, read_image
 
 EXAMINED_HZ = 15.0  # how often landmarks are looked for; blinks and syllables are slower
@@ -97,6 +98,8 @@ def _measure_video(
     path: Path, config: ExtractConfig, threads: int, watch: Callable[[int, int], None] | None
 ) -> Measurement:
     with VideoReader(path, threads) as reader:
+        if reader.facts.container in IMAGE_CONTAINERS:
+            raise MediaError("wrong_type", f"{path.name} is a picture ({reader.facts.codec}), not a video")
         run = Pass(reader.facts.n_frames, reader.facts.fps, config)
         size, last_s = (0, 0), 0.0
         for frame in reader:

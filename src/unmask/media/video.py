@@ -240,11 +240,13 @@ class StreamFacts:
         n_frames: Frames that it promises; packets are counted where the header does not say.
         fps: Average frames per second.
         codec: Name of the codec.
+        container: Name of the format of the file.
     """
 
     n_frames: int
     fps: float
     codec: str
+    container: str = ""
 
 
 class VideoReader:
@@ -264,7 +266,7 @@ class VideoReader:
         coded_bytes: Bytes of all packets of the stream so far.
 
     Raises:
-        MediaError: ``unreadable``, ``corrupt``, ``unsupported`` or ``no_video_stream``.
+        MediaError: ``unreadable``, ``empty_file``, ``corrupt``, ``unsupported`` or ``no_video_stream``.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -352,6 +354,8 @@ class VideoReader:
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise MediaError("unreadable", f"{path.name} does not exist")
+    if not path.stat().st_size:
+        raise MediaError("empty_file", f"{path.name} has 0 bytes")
     try:
         return av.open(str(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -374,7 +378,7 @@ def _facts(container: Any, stream: Any, path: Path) -> StreamFacts:
     if not 0 < fps <= _MAX_FPS:  # absent, or the tick of the clock instead of a rate
         duration_s = (container.duration or 0) / 1e6
         fps = n_frames / duration_s if duration_s > 0 and n_frames else _FALLBACK_FPS
-    return StreamFacts(n_frames, fps, stream.codec_context.name)
+    return StreamFacts(n_frames, fps, stream.codec_context.name, container.format.name)
 
 
 def _count_frames(path: Path, duration: int | None) -> int:
