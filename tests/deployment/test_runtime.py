@@ -114,14 +114,17 @@ def test_operating_point_is_the_stored_one(verdict: Verdict) -> None:
     assert verdict.verdict == ("fake" if verdict.probability >= POINT.threshold else "real")
 
 
-def test_disagreement_is_uncertain(bundle: Bundle, clip: Path) -> None:
-    """One of two detectors is turned round, so that they stand on different sides."""
-    turned = bundle.ensemble.model_copy(update={"temperatures": [1.5, -1.5]})
-    verdict = dataclasses.replace(bundle, ensemble=turned).score(clip)
-    assert verdict.verdict == "uncertain"
-    assert verdict.agreement is not None
-    assert verdict.agreement < 0.8
-    assert (verdict.reason or "").startswith("detectors_disagree: ")
+def test_disagreement_is_uncertain(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
+    """Two detectors are made equally sure of opposite sides, and then of the same side."""
+    raw = [1.5 * np.log(one.probability / (1 - one.probability)) for one in verdict.detectors if one.probability]
+    for wanted, agreement in (((2.0, -2.0), 0.5), ((2.0, 1.0), 1.0)):
+        moved = bundle.ensemble.model_copy(
+            update={"temperatures": [float(z / to) for z, to in zip(raw, wanted, strict=True)]}
+        )
+        judged = dataclasses.replace(bundle, ensemble=moved).score(clip)
+        assert judged.agreement == pytest.approx(agreement)
+        assert (judged.verdict == "uncertain") == (agreement < 0.8)
+        assert (judged.reason or "").startswith("detectors_disagree: ") == (agreement < 0.8)
 
 
 def test_a_rule_is_shown_with_what_it_did(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
