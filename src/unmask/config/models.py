@@ -344,6 +344,19 @@ class ServeConfig(Section):
     drift_window_days: float = Field(default=7, gt=0, description="recent time that is compared with the time before")
 
 
+class RetrainingConfig(Section):
+    """`unmask decide-retraining`: when the scheduled pipeline trains anew."""
+
+    min_new_samples: int = Field(default=20, ge=1, description="fewer new samples than this never ask for training")
+    min_new_share: float = Field(default=0.1, gt=0, le=10, description="new samples, as a share of those known before")
+    drift_psi: float = Field(default=0.25, gt=0, description="population stability index from which a feature drifted")
+    drift_p: float = Field(default=0.01, gt=0, lt=1, description="KS test, Holm-corrected, that must fail as well")
+    min_drift_groups: int = Field(
+        default=30, ge=10, description="independent new groups of a class below which drift is not judged"
+    )
+    max_age_days: float = Field(default=90, gt=0, description="an older model is trained anew if there are new samples")
+
+
 class UnmaskConfig(Section):
     """The whole configuration file."""
 
@@ -363,6 +376,7 @@ class UnmaskConfig(Section):
     bundle: BundleConfig = BundleConfig()
     promote: PromoteConfig = PromoteConfig()
     serve: ServeConfig = ServeConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
 
     @model_validator(mode="after")
     def _detectors_once(self) -> Self:

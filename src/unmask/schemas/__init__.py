@@ -16,6 +16,7 @@ from unmask.schemas.documents import (
     Estimate,
     EvaluationInfo,
     ExtractionInfo,
+    FeatureDrift,
     FeatureHealth,
     FusionAnalysis,
     FusionInfo,
@@ -26,6 +27,7 @@ from unmask.schemas.documents import (
     Preprocessing,
     PromotionDecision,
     RealEvidence,
+    RetrainingDecision,
     TrainingCurvePoint,
 )
 from unmask.schemas.files import StageOutcome, new_directory, sha256_file, sha256_json, write_atomically
@@ -67,6 +69,7 @@ __all__ = [
     "Estimate",
     "EvaluationInfo",
     "ExtractionInfo",
+    "FeatureDrift",
     "FeatureHealth",
     "FusionAnalysis",
     "FusionInfo",
@@ -77,6 +80,7 @@ __all__ = [
     "Preprocessing",
     "PromotionDecision",
     "RealEvidence",
+    "RetrainingDecision",
     "StageOutcome",
     "TableSpec",
     "TrainingCurvePoint",

@@ -538,3 +538,57 @@ class PromotionDecision(Document):
     mode: Literal["automatic", "wait"] = "wait"
     ready: bool = False
     decided_at: str = ""
+
+
+class FeatureDrift(Document):
+    """How one feature of new samples differs from the samples that a registered version has seen.
+
+    Attributes:
+        name: Feature name, or ``score``.
+        label: real or fake; the classes are compared apart, so that another mix of classes is no drift.
+        n_known: Independent groups known before.
+        n_new: Independent new groups.
+        psi: Population stability index over the deciles of the known.
+        ks: Kolmogorov-Smirnov statistic.
+        p: Its p-value, Holm-corrected over all features and classes that were compared.
+        drifted: Whether both bounds are passed.
+    """
+
+    name: str
+    label: Literal["real", "fake"]
+    n_known: int
+    n_new: int
+    psi: float
+    ks: float
+    p: float
+    drifted: bool
+
+
+class RetrainingDecision(Document):
+    """``retraining.json``: whether the scheduled pipeline trains, and why.
+
+    Attributes:
+        retrain: Whether it does.
+        reason: One sentence.
+        model: Registered model name.
+        reference_version: Version that the data are compared with; null if none is registered.
+        reference_alias: champion or challenger.
+        age_days: Since it was registered.
+        dataset_version: Of the data at hand.
+        n_known: Labelled samples that the reference has seen; null when it does not say.
+        n_new: Labelled samples that it has not seen; null when it does not say.
+        drift: Every comparison that was made, worst first.
+        notes: What could not be judged, and why.
+    """
+
+    retrain: bool
+    reason: str
+    model: str
+    reference_version: str | None
+    reference_alias: str | None
+    age_days: float | None
+    dataset_version: str
+    n_known: int | None
+    n_new: int | None
+    drift: list[FeatureDrift] = []
+    notes: list[str] = []
