@@ -22,7 +22,7 @@ import simplejpeg
 from unmask.media.preprocessing import decode_crop, to_input
 from unmask.schemas import FACES, Preprocessing, write_table
 from unmask.training.augment import Augmentation
-from unmask.training.loader import CropLoader, index_crops, split_batches
+from unmask.training.loader import CropLoader, TrainingView, index_crops, split_batches
 
 JPEG_QUALITY = 95
 BATCH_SIZE = 32
@@ -98,14 +98,14 @@ def main() -> None:
         rows = np.arange(len(index.frame))
         loader = CropLoader(index, PREPROCESSING)
 
-        def drain(augmentation: Augmentation | None) -> None:
-            for _ in loader.batches(split_batches(rows, BATCH_SIZE), augmentation, (0, 1)):
+        def drain(view: TrainingView | None) -> None:
+            for _ in loader.batches(split_batches(rows, BATCH_SIZE), view):
                 pass
 
         rates = {
             "decode only": per_cpu_second(lambda: [decode_crop(loader.jpeg(int(row))) for row in rows], len(rows)),
             "loader, to inputs of 224 px": per_cpu_second(lambda: drain(None), len(rows)),
-            "loader, with augmentation": per_cpu_second(lambda: drain(Augmentation()), len(rows)),
+            "loader, with augmentation": per_cpu_second(lambda: drain(TrainingView(Augmentation())), len(rows)),
             "folder of PNG, to inputs of 224 px": per_cpu_second(lambda: read_png(files), len(rows)),
         }
     print(f"{options.crops} crops of {options.size} px, {jpeg_bytes / 1000:.1f} kB of JPEG each")

@@ -24,9 +24,10 @@ from unmask import detectors
 from unmask.config import TrainConfig
 from unmask.detectors import Detector
 from unmask.training.checkpoint import Checkpoints, Progress
-from unmask.training.device import available_cores, describe_device, resolve_device, uses_bf16
+from unmask.training.device import autocast_type, available_cores, describe_device, resolve_device
 from unmask.training.loader import CropIndex, CropLoader, index_crops
-from unmask.training.objective import make_optimizer, smoothed_loss
+from unmask.training.objective import Objective, make_optimizer
+from unmask.training.phases import layers_by_stage
 from unmask.training.trainer import Trainer
 
 
@@ -55,14 +56,15 @@ def bare_loop(detector: Detector, config: TrainConfig, device: torch.device, ste
     inputs = torch.randn(config.batch_size, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
     labels = (torch.arange(config.batch_size, device=device) % 2).float()
     detector = detector.to(device, memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(detector, config)
-    half = uses_bf16(config.precision, device)
+    optimizer = make_optimizer(layers_by_stage(detector, "full"), config)
+    objective = Objective(config)
+    half = autocast_type(config.precision, device)
 
     def loop() -> None:
         for _ in range(steps):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            with torch.autocast(device.type, dtype=half, enabled=half is not None):
                 logits = detector(inputs)
-            loss = smoothed_loss(logits, labels, (1.0, 1.0), config.label_smoothing)
+            loss = objective(logits, labels).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -106,6 +108,7 @@ def main() -> None:
         ours: list[float] = []
         theirs: list[float] = []
         shares: list[float] = []
+        trainer.stepper.begin(trainer.phases[0])
         bare()  # warm-up: kernels are chosen, memory is taken
         trainer._run_epoch(Progress())
         for epoch in range(options.epochs):  # in turns, so that other work on the machine hits both

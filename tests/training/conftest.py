@@ -1,5 +1,6 @@
 """Crops made by code: smooth random pictures with sensor noise; fakes carry the grid of an up-sampled centre."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import simplejpeg
 
 from unmask.config import TrainConfig
 from unmask.schemas import FACES, DatasetInfo, Estimate, ExtractionInfo, write_table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "media"))  # drawn faces
 
 SPLITS = {"train": 8, "val": 4, "calib": 4, "test": 4}
 VERSION = "d" * 64

@@ -11,9 +11,11 @@ from unmask.schemas import FACES, Preprocessing, read_table
 from unmask.training.augment import Augmentation
 from unmask.training.loader import (
     CropLoader,
+    TrainingView,
     draw_training_rows,
     evenly_spaced_rows,
     index_crops,
+    limit_samples,
     shuffle_rows,
     split_batches,
 )
@@ -105,7 +107,8 @@ def test_augmentation_depends_on_seed_epoch_and_row_but_not_on_threads_or_batche
 
     def inputs(workers: int, batch_size: int, seed: tuple[int, int]) -> torch.Tensor:
         loader = CropLoader(index, PREPROCESSING, workers=workers)
-        return torch.cat([b.inputs for b in loader.batches(split_batches(rows, batch_size), Augmentation(), seed)])
+        view = TrainingView(Augmentation(), seed=seed)
+        return torch.cat([b.inputs for b in loader.batches(split_batches(rows, batch_size), view)])
 
     assert torch.equal(inputs(1, 5, (7, 1)), inputs(3, 20, (7, 1)))
     assert not torch.equal(inputs(1, 5, (7, 1)), inputs(1, 5, (7, 2)))
@@ -118,3 +121,33 @@ def test_a_broken_crop_stops_the_loader_with_its_error(made):
     loader.jpeg = lambda row: memoryview(b"no jpeg")  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="JPEG"):
         list(loader.batches([np.array([0])]))
+
+
+def test_the_rarer_class_is_drawn_again_until_there_are_as_many(made):
+    frame = index_crops(made.faces).frame
+    frame = frame[(frame["label"] == 0) | (frame["sample_id"] == frame.loc[frame["label"] == 1, "sample_id"].iloc[0])]
+    frame = frame.reset_index(drop=True)
+    rows = draw_training_rows(frame, 4, np.random.default_rng(0), even=True)
+    labels = frame["label"].to_numpy()[rows % len(frame)]
+    assert (labels == 0).sum() == (labels == 1).sum() == 4 * frame.loc[frame["label"] == 0, "sample_id"].nunique()
+    assert len(set(rows.tolist())) == len(rows), "each repetition has its own number, and so its own augmentation"
+    counts = np.bincount(rows % len(frame), minlength=len(frame))[frame["label"].to_numpy() == 1]
+    assert counts[counts > 0].max() - counts[counts > 0].min() <= 1
+
+
+def test_repeated_crops_are_augmented_each_in_its_own_way(made):
+    index = index_crops(made.faces)
+    loader = CropLoader(index, PREPROCESSING)
+    (batch,) = loader.batches([np.array([3, 3 + len(index.frame)])], TrainingView(Augmentation(), seed=(1, 1)))
+    (plain,) = loader.batches([np.array([3, 3 + len(index.frame)])])
+    assert torch.equal(plain.inputs[0], plain.inputs[1])
+    assert torch.equal(plain.labels, batch.labels)
+    assert not torch.equal(batch.inputs[0], batch.inputs[1])
+
+
+def test_limit_keeps_whole_samples_of_each_class(made):
+    frame = index_crops(made.faces).frame
+    keep = limit_samples(frame, 3, np.random.default_rng(0))
+    kept = frame[keep].groupby("label")["sample_id"].nunique()
+    assert kept.to_dict() == {0: 3, 1: 3}
+    assert not frame.loc[~keep, "sample_id"].isin(frame.loc[keep, "sample_id"]).any()

@@ -43,12 +43,12 @@ def test_other_splits_are_refused(split):
 
 
 def test_better_is_higher_auc_then_lower_loss():
-    assert ValFigures(0.9, 2.0).better_than(ValFigures(0.8, 0.1))
-    assert ValFigures(0.9, 0.5).better_than(ValFigures(0.9, 0.6))
-    assert not ValFigures(0.9, 0.6).better_than(ValFigures(0.9, 0.6))
-    assert ValFigures(None, 0.5).better_than(ValFigures(None, 0.6))
-    assert not ValFigures(0.7, 0.1).better_than(ValFigures(0.8, 0.9))
-    assert ValFigures(0.1, 9.0).better_than(None)
+    assert ValFigures(0.9, 2.0, 0.9).better_than(ValFigures(0.8, 0.1, 0.8))
+    assert ValFigures(0.9, 0.5, 0.9).better_than(ValFigures(0.9, 0.6, 0.9))
+    assert not ValFigures(0.9, 0.6, 0.9).better_than(ValFigures(0.9, 0.6, 0.9))
+    assert ValFigures(None, 0.5, None).better_than(ValFigures(None, 0.6, None))
+    assert not ValFigures(0.7, 0.1, 0.7).better_than(ValFigures(0.8, 0.9, 0.8))
+    assert ValFigures(0.1, 9.0, 0.1).better_than(None)
 
 
 def test_one_class_has_no_auc_but_a_loss():
@@ -56,3 +56,17 @@ def test_one_class_has_no_auc_but_a_loss():
     figures = val_figures(frame, np.zeros(8))
     assert figures.auc is None
     assert figures.loss == pytest.approx(np.log(2))
+
+
+def test_other_figures_can_choose():
+    frame = val_frame(8, 2)
+    logits = np.random.default_rng(0).normal(0, 1, len(frame))
+    videos = frame.assign(logit=logits).groupby("sample_id").agg({"label": "first", "logit": "mean"})
+    labels, means = videos["label"], videos["logit"]
+    assert val_figures(frame, logits, "pr_auc").chosen_by == pytest.approx(
+        sklearn.metrics.average_precision_score(labels, means)
+    )
+    assert val_figures(frame, logits, "f1").chosen_by == pytest.approx(sklearn.metrics.f1_score(labels, means > 0))
+    assert val_figures(frame, logits, "loss").chosen_by == pytest.approx(
+        -sklearn.metrics.log_loss(labels, 1 / (1 + np.exp(-means)))
+    )

@@ -24,6 +24,7 @@ from unmask.training import trainer as trainer_module
 from unmask.training.augment import Augmentation
 from unmask.training.checkpoint import Checkpoints
 from unmask.training.loader import CropLoader, index_crops
+from unmask.training.step import Stepper
 from unmask.training.train_stage import labelled_crops, run_train
 from unmask.training.trainer import Trainer
 
@@ -123,21 +124,21 @@ def test_resume_within_and_between_epochs_equals_an_undisturbed_run(made, traine
     monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setitem(Trainer.__init__.__kwdefaults__, "checkpoint_every_s", 0.0)
     steps = 0
-    real_step = Trainer._step
+    real_step = Stepper.step
 
-    def step_and_die(self, batch, learning_rate):
+    def step_and_die(self, *arguments):
         nonlocal steps
         if steps == stop_at_step:
             raise Killed
         steps += 1
-        return real_step(self, batch, learning_rate)
+        return real_step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", step_and_die)
+    monkeypatch.setattr(Stepper, "step", step_and_die)
     with pytest.raises(Killed):
         train(made, tmp_path / "out", config, store=tmp_path / "store")
     assert not (tmp_path / "out").exists()
     counted = []
-    monkeypatch.setattr(Trainer, "_step", lambda *args: (counted.append(1), real_step(*args))[1])
+    monkeypatch.setattr(Stepper, "step", lambda *args: (counted.append(1), real_step(*args))[1])
     train(made, tmp_path / "out", config, store=tmp_path / "store")
     assert len(counted) == 6 - stop_at_step, "no step is done twice"
     assert_equal_results(out, tmp_path / "out")
@@ -187,7 +188,7 @@ def test_kill_9_and_run_again_equals_an_undisturbed_run(made, tmp_path):
 def test_finished_training_is_not_done_again(made, trained, tmp_path, monkeypatch):
     out, config = trained
     train(made, tmp_path / "first", config, store=tmp_path / "store")
-    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr(Stepper, "step", lambda *_: pytest.fail("a step was taken"))
     train(made, tmp_path / "second", config, store=tmp_path / "store")
     assert_equal_results(out, tmp_path / "second")
     assert len(list((tmp_path / "store").glob("checkpoints/*/best-*.safetensors"))) == 1
@@ -215,9 +216,9 @@ def test_augmentation_touches_train_and_nothing_else(made, trained, tmp_path, mo
     seen: set[bytes] = set()
     real = Augmentation.__call__
 
-    def spy(self, image, rng):
+    def spy(self, image, rng, **options):
         seen.add(image.tobytes())
-        return real(self, image, rng)
+        return real(self, image, rng, **options)
 
     monkeypatch.setattr(Augmentation, "__call__", spy)
     train(made, tmp_path / "out", config)

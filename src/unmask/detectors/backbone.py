@@ -61,6 +61,8 @@ class TimmDetector(Detector):
         dropout: Before the linear unit.
     """
 
+    pretrained_parts = ("backbone",)
+
     def __init__(
         self,
         model: str,

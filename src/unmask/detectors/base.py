@@ -27,9 +27,11 @@ class Detector(nn.Module):
         preprocessing: As above.
         architecture: Name in the registry; set by `unmask.detectors.build`.
         head: Module ``(N, D) -> (N, 1)``.
+        pretrained_parts: Names of the modules that ImageNet weights fill; training may freeze these at first.
     """
 
     head: nn.Module
+    pretrained_parts: tuple[str, ...] = ()
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()

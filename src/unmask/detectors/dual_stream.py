@@ -139,6 +139,8 @@ class DualStream(Detector):
         imagenet: Start the visual stream from ImageNet weights.
     """
 
+    pretrained_parts = ("visual",)
+
     def __init__(self, input_size_px: int, imagenet: bool = False) -> None:
         mean, std = SYMMETRIC_RANGE
         super().__init__(Preprocessing(size_px=input_size_px, mean=mean, std=std))

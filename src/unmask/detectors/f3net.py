@@ -202,6 +202,8 @@ class F3Net(Detector):
         imagenet: Start both streams from ImageNet weights.
     """
 
+    pretrained_parts = ("fad_stream", "lfs_stream")
+
     def __init__(self, input_size_px: int, imagenet: bool = False) -> None:
         check_streams_meet(input_size_px)
         mean, std = SYMMETRIC_RANGE

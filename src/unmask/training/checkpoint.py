@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unmask.detectors import Detector
 from unmask.schemas import TrainingCurvePoint, write_atomically
 from unmask.training.selection import ValFigures
+from unmask.training.step import Stepper
 
 logger = logging.getLogger(__name__)
 FILE = "last.safetensors"
@@ -33,7 +33,9 @@ class Progress:
         n_crops: Number of its crops.
         elapsed_s: Wall time of this epoch so far.
         total_s: Wall time of the whole training so far.
-        stale: Epochs since the best one.
+        phase: Number of the phase of training, from 0.
+        phase_start: Epochs that were done when it began.
+        gains: One a finished epoch of the phase: whether it was the best so far.
         best_epoch: The chosen one; 0 before the first validation.
         best: Its figures.
         curve: One point a finished epoch.
@@ -46,11 +48,18 @@ class Progress:
     n_crops: int = 0
     elapsed_s: float = 0.0
     total_s: float = 0.0
-    stale: int = 0
+    phase: int = 0
+    phase_start: int = 0
+    gains: list[bool] = field(default_factory=list)
     best_epoch: int = 0
     best: ValFigures | None = None
     curve: list[TrainingCurvePoint] = field(default_factory=list)
     finished: bool = False
+
+    @property
+    def stale(self) -> int:
+        """Epochs of this phase since the best one."""
+        return len(self.gains) - max((i + 1 for i, gain in enumerate(self.gains) if gain), default=0)
 
     def to_json(self) -> str:
         """Return the state as JSON; floats keep every bit."""
@@ -91,20 +100,21 @@ class Checkpoints:
             raise ValueError("there is no checkpoint folder")
         return safetensors.torch.load_file(self.folder / f"best-{epoch}.safetensors")
 
-    def save(self, progress: Progress, detector: Detector, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, progress: Progress, stepper: Stepper) -> None:
         """Write a checkpoint, and remove best weights that it no longer names.
 
         Args:
             progress: Where the training stands.
-            detector: Its weights; left out when the training is finished, as only the best ones count then.
-            optimizer: Its state.
+            stepper: Holds detector and optimiser; left out when the training is finished, as only the best weights
+                count then.
         """
         if self.folder is None:
             return
         tensors: dict[str, Tensor] = {}
         if not progress.finished:
-            tensors |= {f"model.{name}": tensor for name, tensor in detector.state_dict().items()}
-            for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"model.{name}": tensor for name, tensor in stepper.detector.state_dict().items()}
+            tensors |= {f"step.{name}": tensor for name, tensor in stepper.state().items()}
+            for number, state in stepper.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
             tensors |= _generator_states()
         _save(self.folder / FILE, tensors, {"progress": progress.to_json()})
@@ -112,12 +122,11 @@ class Checkpoints:
             if stale.name != f"best-{progress.best_epoch}.safetensors":
                 stale.unlink(missing_ok=True)
 
-    def restore(self, detector: Detector, optimizer: torch.optim.Optimizer) -> Progress:
+    def restore(self, stepper: Stepper) -> Progress:
         """Put detector, optimiser and random generators back to the last checkpoint.
 
         Args:
-            detector: Changed in place.
-            optimizer: Changed in place.
+            stepper: Changed in place.
 
         Returns:
             Where the training stood; the beginning when there is no checkpoint.
@@ -133,8 +142,9 @@ class Checkpoints:
             logger.warning("%s is not a checkpoint (%s); training starts anew", path, error)
             return Progress()
         if not progress.finished:
-            detector.load_state_dict(_below("model.", tensors))
-            _restore_optimizer(optimizer, _below("optimizer.", tensors))
+            stepper.detector.load_state_dict(_below("model.", tensors))
+            stepper.restore(_below("step.", tensors))
+            _restore_optimizer(stepper.optimizer, _below("optimizer.", tensors))
             _restore_generators(_below("rng.", tensors))
         return progress
 

@@ -16,20 +16,23 @@ from unmask.errors import ConfigError
 CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """Turn a device name into a device.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
+        local_rank: Number of this process among those of one training; the n-th takes the n-th GPU.
 
     Returns:
-        The device; ``auto`` is the first GPU, or the CPU where there is none.
+        The device; ``auto`` is a GPU, or the CPU where there is none.
 
     Raises:
         ConfigError: The name is unknown or there is no such device.
     """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -49,16 +52,22 @@ def describe_device(device: torch.device) -> str:
     return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Tell whether forward and backward passes run in bfloat16.
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """Choose the type in which forward and backward passes run.
 
     Args:
-        precision: ``auto``, ``fp32`` or ``bf16``; auto means bf16 on a GPU that has it.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; auto means bf16 on a GPU that has it, fp16 on an older
+            GPU, and full precision on a CPU.
         device: Where they run.
+
+    Returns:
+        The type, or None for full precision.
     """
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16"
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def available_cores() -> int:

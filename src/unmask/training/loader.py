@@ -23,7 +23,8 @@ from torch import Tensor
 from unmask.errors import ContractError
 from unmask.media.preprocessing import decode_crop, to_input
 from unmask.schemas import FACES, Preprocessing, TableSpec, validate_table
-from unmask.training.augment import Augmentation
+from unmask.training.augment import Augmentation, Image
+from unmask.training.self_blend import SelfBlender
 
 Rows = NDArray[np.int64]
 INDEX_COLUMNS = ("sample_id", "face_index", "frame_index", "label", "group_id", "split")
@@ -98,7 +99,9 @@ def index_crops(faces: Path) -> CropIndex:
     return CropIndex(files, pd.concat(frames, ignore_index=True), tuple(groups), np.asarray(sizes, np.int64))
 
 
-def draw_training_rows(frame: pd.DataFrame, frames_per_video: int, rng: np.random.Generator) -> Rows:
+def draw_training_rows(
+    frame: pd.DataFrame, frames_per_video: int, rng: np.random.Generator, *, even: bool = False
+) -> Rows:
     """Draw crops of each sample without replacement, from its largest face only.
 
     Smaller faces of a forged video are often untouched, and would teach a wrong label.
@@ -107,14 +110,42 @@ def draw_training_rows(frame: pd.DataFrame, frames_per_video: int, rng: np.rando
         frame: Rows of an index.
         frames_per_video: At most so many a sample.
         rng: Source of the draw.
+        even: Draw crops of the rarer class again until there are as many as of the other.
 
     Returns:
-        Positions in ``frame``, ascending.
+        Positions in ``frame``, ascending; those that are drawn a second time have the length of ``frame`` added, a
+        third time twice the length, and so on, so that each is augmented in its own way.
     """
     lots = pd.DataFrame({"sample_id": frame["sample_id"], "lot": rng.random(len(frame))})
     lots = lots[frame["face_index"].to_numpy() == 0].sort_values("lot")
-    drawn = lots.groupby("sample_id", sort=False).head(frames_per_video)
-    return np.sort(drawn.index.to_numpy(np.int64))
+    drawn = np.sort(lots.groupby("sample_id", sort=False).head(frames_per_video).index.to_numpy(np.int64))
+    if not even:
+        return drawn
+    labels = frame["label"].to_numpy()[drawn]
+    classes = sorted((drawn[labels == label] for label in (0, 1)), key=len)
+    rarer, n_more = classes[0], len(classes[1]) - len(classes[0])
+    if not len(rarer):
+        return drawn
+    rounds = -(-n_more // len(rarer))
+    again = np.concatenate([rng.permutation(rarer) + (i + 1) * len(frame) for i in range(rounds)] or [drawn[:0]])
+    return np.sort(np.concatenate([drawn, again[:n_more]]))
+
+
+def limit_samples(frame: pd.DataFrame, most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Keep at most so many samples of each class, drawn at random.
+
+    Args:
+        frame: Rows of an index.
+        most: Samples a class.
+        rng: Source of the draw.
+
+    Returns:
+        Boolean ``(n_crops,)``.
+    """
+    samples = frame.drop_duplicates("sample_id")[["sample_id", "label"]]
+    samples = samples.assign(lot=rng.random(len(samples))).sort_values("lot")
+    kept = samples.groupby("label").head(most)["sample_id"]
+    return frame["sample_id"].isin(kept).to_numpy()
 
 
 def evenly_spaced_rows(frame: pd.DataFrame, frames_per_video: int) -> Rows:
@@ -153,7 +184,7 @@ def shuffle_rows(index: CropIndex, rows: Rows, rng: np.random.Generator, window_
     order = rng.permutation(len(index.groups))
     window_of_group = np.empty(len(order), np.int64)
     window_of_group[order] = np.cumsum(index.group_bytes[order]) // max(1, window_bytes)
-    window = window_of_group[index.frame["group"].to_numpy()[rows]]
+    window = window_of_group[index.frame["group"].to_numpy()[rows % len(index.frame)]]
     shuffled = rng.permutation(len(rows))
     return rows[shuffled[np.argsort(window[shuffled], kind="stable")]]
 
@@ -165,12 +196,51 @@ class Batch:
     Attributes:
         inputs: ``(N, 3, S, S)``, float32, preprocessed.
         labels: ``(N,)``, float32, 0 real, 1 fake.
-        rows: Positions in the index ``(N,)``.
+        rows: Positions in the index ``(N,)``, with its length added where a crop was drawn again.
     """
 
     inputs: Tensor
     labels: Tensor
     rows: Rows
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What happens to crops on the way into training, and nowhere else.
+
+    Attributes:
+        augmentation: Damages; None for none.
+        blender: Makes fakes of real crops; None for none.
+        blend_chance: For each real crop.
+        rarer_label: Class that is augmented more; None when neither is.
+        seed: Of the run, and the epoch; with the row they seed what happens to a crop.
+    """
+
+    augmentation: Augmentation | None = None
+    blender: SelfBlender | None = None
+    blend_chance: float = 0.0
+    rarer_label: int | None = None
+    seed: tuple[int, int] = (0, 0)
+
+    def __call__(self, image: Image, label: float, row: int) -> tuple[Image, float]:
+        """Prepare a crop.
+
+        Args:
+            image: RGB ``(S, S, 3)``, uint8.
+            label: 0 or 1.
+            row: Its number, which makes its random choices its own.
+
+        Returns:
+            The crop, and its label: 1 if it has become a self-blended fake.
+        """
+        rng = np.random.default_rng((*self.seed, row))
+        if self.blender is not None and label == 0 and rng.random() < self.blend_chance:
+            blended = self.blender(image, rng)
+            if blended is not None:
+                image, label = blended, 1.0
+        if self.augmentation is not None:
+            image = self.augmentation(image, rng, rarer=label == self.rarer_label)
+        return image, label
 
 
 class CropLoader:
@@ -201,19 +271,20 @@ class CropLoader:
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._cached_bytes = 0
 
-    def epoch_order(self, frames_per_video: int, seed: int, epoch: int) -> Rows:
+    def epoch_order(self, frames_per_video: int, seed: int, epoch: int, *, even: bool = False) -> Rows:
         """Draw and shuffle the crops of a training epoch.
 
         Args:
             frames_per_video: At most so many crops a sample.
             seed: Of the run.
             epoch: 1-based.
+            even: As many crops of either class, see `draw_training_rows`.
 
         Returns:
             Positions in the index; the same for the same arguments.
         """
         rng = np.random.default_rng((seed, epoch))
-        rows = draw_training_rows(self.index.frame, frames_per_video, rng)
+        rows = draw_training_rows(self.index.frame, frames_per_video, rng, even=even)
         # Half of the memory: the windows before and behind a boundary are needed at the same time.
         return shuffle_rows(self.index, rows, rng, self.memory_bytes // 2)
 
@@ -239,28 +310,23 @@ class CropLoader:
                 self._cached_bytes -= int(self.index.group_bytes[dropped])
         return memoryview(self._cache[group][int(self._offset[row])].as_buffer())
 
-    def batches(
-        self,
-        batches: Sequence[Rows],
-        augmentation: Augmentation | None = None,
-        seed: tuple[int, int] = (0, 0),
-    ) -> Iterator[Batch]:
+    def batches(self, batches: Sequence[Rows], view: TrainingView | None = None) -> Iterator[Batch]:
         """Prepare batches in threads, a few ahead of the one that is used.
 
         Args:
             batches: Positions in the index, batch by batch.
-            augmentation: For training only.
-            seed: Of the run, and the epoch; with the row they seed the augmentation of each crop.
+            view: For training only.
 
         Yields:
             The batches, in order.
         """
         waiting: deque[Future[Batch]] = deque()
+        n_crops = len(self._group)
         with ThreadPoolExecutor(self.workers, thread_name_prefix="crops") as pool:
             try:
                 for rows in batches:
-                    jpegs = [self.jpeg(int(row)) for row in rows]
-                    waiting.append(pool.submit(self._prepare, jpegs, rows, augmentation, seed))
+                    jpegs = [self.jpeg(int(row) % n_crops) for row in rows]
+                    waiting.append(pool.submit(self._prepare, jpegs, rows, view))
                     if len(waiting) > BATCHES_AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
@@ -269,15 +335,15 @@ class CropLoader:
                 for future in waiting:
                     future.cancel()
 
-    def _prepare(
-        self, jpegs: Sequence[memoryview], rows: Rows, augmentation: Augmentation | None, seed: tuple[int, int]
-    ) -> Batch:
+    def _prepare(self, jpegs: Sequence[memoryview], rows: Rows, view: TrainingView | None) -> Batch:
         images = [decode_crop(jpeg) for jpeg in jpegs]
-        if augmentation is not None:
-            generators = (np.random.default_rng((*seed, int(row))) for row in rows)
-            images = [augmentation(image, rng) for image, rng in zip(images, generators, strict=True)]
+        labels = self._label[rows % len(self._label)]
+        if view is not None:
+            viewed = [view(*crop) for crop in zip(images, labels.tolist(), rows.tolist(), strict=True)]
+            images = [image for image, _ in viewed]
+            labels = np.array([label for _, label in viewed], np.float32)
         inputs = torch.from_numpy(to_input(images, self.preprocessing))
-        return Batch(inputs, torch.from_numpy(self._label[rows]), rows)
+        return Batch(inputs, torch.from_numpy(labels), rows)
 
 
 def split_batches(rows: Rows, batch_size: int) -> list[Rows]:

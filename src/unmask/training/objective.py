@@ -1,8 +1,8 @@
-"""What training minimises, and the learning rate of each step."""
+"""What training minimises, and what moves the weights."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,43 +11,90 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.config import TrainConfig
-from unmask.detectors import Detector
+
+# From this ratio of the classes on, seed-wise advice calls imbalance more than mild.
+MILD_IMBALANCE = 2.0
 
 
-def class_weights(labels: NDArray[np.float32], balance: str) -> tuple[float, float]:
+def resolve_balance(labels: NDArray[np.float32], balance: str) -> str:
+    """Decide what ``auto`` means: nothing below 2:1, class weights up to 5:1, the sampler above.
+
+    Args:
+        labels: ``(N,)``, 0 real, 1 fake, one a training sample.
+        balance: ``auto``, ``weights``, ``sampler`` or ``none``.
+
+    Returns:
+        ``weights``, ``sampler`` or ``none``.
+    """
+    if balance != "auto":
+        return balance
+    counts = np.bincount(labels.astype(np.int64), minlength=2)
+    ratio = counts.max() / max(1, counts.min())
+    if ratio < MILD_IMBALANCE:
+        return "none"
+    return "weights" if ratio <= 5 else "sampler"
+
+
+def class_weights(labels: NDArray[np.float32], balance: str, blended: float = 0.0) -> tuple[float, float]:
     """Weigh the classes so that both pull equally hard, whatever their counts.
 
     This shifts the prior that the logits express; calibration on calib puts it right.
 
     Args:
         labels: ``(N,)``, 0 real, 1 fake, of the training crops.
-        balance: ``weights`` or ``none``.
+        balance: ``weights``; anything else weighs nothing.
+        blended: Share of the reals that become self-blended fakes.
 
     Returns:
         Weight of real and of fake; their mean over the crops is 1.
     """
-    counts = np.bincount(labels.astype(np.int64), minlength=2)
-    if balance == "none" or 0 in counts:
+    n_fake = float((labels == 1).sum()) + blended * float((labels == 0).sum())
+    n_real = len(labels) - n_fake
+    if balance != "weights" or not n_real or not n_fake:
         return 1.0, 1.0
-    real, fake = len(labels) / (2 * counts)
-    return float(real), float(fake)
+    return len(labels) / (2 * n_real), len(labels) / (2 * n_fake)
 
 
-def smoothed_loss(logits: Tensor, labels: Tensor, weights: tuple[float, float], smoothing: float) -> Tensor:
-    """Binary cross-entropy with class weights and label smoothing.
+class Objective:
+    """The loss of a crop: binary cross-entropy or focal loss, with class weights and label smoothing.
 
     Args:
-        logits: ``(N,)``.
-        labels: ``(N,)``, 0 or 1.
-        weights: Of real and fake.
-        smoothing: Labels become ``smoothing / 2`` and ``1 - smoothing / 2`` (Szegedy et al., CVPR 2016).
-
-    Returns:
-        Mean loss, a scalar.
+        config: Kind and its settings.
+        weights: Of real and of fake.
     """
-    targets = labels * (1 - smoothing) + smoothing / 2
-    weight = torch.where(labels > 0.5, weights[1], weights[0])
-    return functional.binary_cross_entropy_with_logits(logits.float(), targets, weight=weight)
+
+    def __init__(self, config: TrainConfig, weights: tuple[float, float] = (1.0, 1.0)) -> None:
+        self.kind = config.loss
+        self.smoothing = config.label_smoothing
+        self.gamma = config.focal_gamma
+        fake = config.focal_fake_weight
+        self.weights = weights if config.loss == "bce" or fake is None else (1 - fake, fake)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of each crop.
+
+        Args:
+            logits: ``(N,)``.
+            labels: ``(N,)`` in 0 to 1; between them for mixed crops.
+
+        Returns:
+            Losses ``(N,)``, float32, class weights applied. Smoothing turns labels into ``smoothing / 2`` and
+            ``1 - smoothing / 2`` (Szegedy et al., CVPR 2016); focal loss is that of Lin et al., ICCV 2017.
+        """
+        logits = logits.float()
+        targets = labels * (1 - self.smoothing) + self.smoothing / 2
+        of_fake = -functional.logsigmoid(logits)
+        of_real = -functional.logsigmoid(-logits)
+        if self.kind == "focal":
+            p = torch.sigmoid(logits)
+            of_fake = of_fake * (1 - p) ** self.gamma
+            of_real = of_real * p**self.gamma
+        real, fake = self.weights
+        if self.kind == "bce":
+            # One weight a crop, as smoothing changes what is wanted of it and not whose it is.
+            weight = real + (fake - real) * labels
+            return weight * (targets * of_fake + (1 - targets) * of_real)
+        return fake * targets * of_fake + real * (1 - targets) * of_real
 
 
 def plain_loss(labels: NDArray[np.float64], logits: NDArray[np.float64]) -> float:
@@ -63,58 +110,23 @@ def plain_loss(labels: NDArray[np.float64], logits: NDArray[np.float64]) -> floa
     return float(np.mean(np.logaddexp(0, np.where(labels > 0.5, -logits, logits))))
 
 
-def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Learning rate of a step: linear warm-up, then cosine to zero or constant.
-
-    A function of the step alone, so that a resumed run needs no scheduler state.
-
-    Args:
-        step: 0-based, over the whole run.
-        total_steps: Of the whole run.
-        config: Peak, schedule and share of warm-up.
-
-    Returns:
-        The learning rate.
-    """
-    warmup_steps = round(config.warmup_share * total_steps)
-    if step < warmup_steps:
-        return config.learning_rate * (step + 1) / warmup_steps
-    if config.scheduler == "constant":
-        return config.learning_rate
-    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def make_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(layers: Sequence[Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
     """Make the optimiser; biases and normalisation weights are not decayed.
 
     Args:
-        detector: Its trainable parameters are optimised.
+        layers: Parameters by stage of unfreezing, see `unmask.training.phases.layers_by_stage`.
         config: Kind, learning rate and weight decay.
 
     Returns:
-        The optimiser.
+        The optimiser; each of its groups has the number of its stage under ``stage``.
     """
-    trainable = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if (p.ndim > 1) == decayed], "weight_decay": decay, "stage": stage}
+        for stage, parameters in enumerate(layers)
+        for decayed, decay in ((True, config.weight_decay), (False, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.learning_rate)
-
-
-def clip_gradients(detector: nn.Module, norm: float) -> float:
-    """Scale the gradients down when their joint norm is larger than ``norm``.
-
-    Args:
-        detector: Its gradients are changed in place.
-        norm: Largest norm.
-
-    Returns:
-        The norm before clipping; not finite when the training has diverged.
-    """
-    return float(nn.utils.clip_grad_norm_(detector.parameters(), norm))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmask.metrics import bootstrap_estimate, roc_auc
+from unmask.metrics import bootstrap_estimate, pr_auc, roc_auc
 from unmask.schemas import Estimate, rows_for_choice
 from unmask.training.objective import plain_loss
 
@@ -22,18 +22,20 @@ class ValFigures:
     Attributes:
         auc: Video-level AUC; None when val has one class only.
         loss: Mean cross-entropy over val crops.
+        chosen_by: Figure that chooses the checkpoint, larger is better; None when it is undefined.
     """
 
     auc: float | None
     loss: float
+    chosen_by: float | None
 
     def better_than(self, other: ValFigures | None) -> bool:
-        """Whether this epoch beats another: higher AUC; at equal or undefined AUC, lower loss."""
+        """Whether this epoch beats another; where the figure is equal or undefined, by lower loss."""
         if other is None:
             return True
-        if self.auc is None or other.auc is None or self.auc == other.auc:
+        if self.chosen_by is None or other.chosen_by is None or self.chosen_by == other.chosen_by:
             return self.loss < other.loss
-        return self.auc > other.auc
+        return self.chosen_by > other.chosen_by
 
 
 def video_means(frame: pd.DataFrame, logits: NDArray[np.float64]) -> pd.DataFrame:
@@ -50,12 +52,13 @@ def video_means(frame: pd.DataFrame, logits: NDArray[np.float64]) -> pd.DataFram
     return scored.groupby("sample_id", as_index=False).agg({"label": "first", "group_id": "first", "logit": "mean"})
 
 
-def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64]) -> ValFigures:
+def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64], metric: str = "auc") -> ValFigures:
     """Judge an epoch.
 
     Args:
         frame: Rows of a crop index, all of val ``(N,)``.
         logits: ``(N,)``.
+        metric: Of videos: ``auc``, ``pr_auc``, ``f1`` (at a probability of one half) or ``loss``.
 
     Returns:
         The figures.
@@ -65,8 +68,22 @@ def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64]) -> ValFigures:
     """
     rows_for_choice(frame, {"val"}, "choice of the checkpoint")
     videos = video_means(frame, logits)
-    auc = roc_auc(videos["label"].to_numpy(np.int64), videos["logit"].to_numpy(np.float64))
-    return ValFigures(auc, plain_loss(frame["label"].to_numpy(np.float64), logits))
+    labels, means = videos["label"].to_numpy(np.int64), videos["logit"].to_numpy(np.float64)
+    auc = roc_auc(labels, means)
+    chosen_by = auc
+    if metric == "pr_auc":
+        chosen_by = pr_auc(labels, means)
+    elif metric == "f1":
+        chosen_by = _f1(labels, means)
+    elif metric == "loss":
+        chosen_by = -plain_loss(labels.astype(np.float64), means)
+    return ValFigures(auc, plain_loss(frame["label"].to_numpy(np.float64), logits), chosen_by)
+
+
+def _f1(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> float | None:
+    called = logits > 0
+    found = int(np.sum(called & (labels == 1)))
+    return 2 * found / (int(called.sum()) + int(labels.sum())) if 0 < labels.mean() < 1 else None
 
 
 def val_auc_estimate(frame: pd.DataFrame, logits: NDArray[np.float64], rng: np.random.Generator) -> Estimate:

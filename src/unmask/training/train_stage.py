@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from unmask.schemas import (
     DetectorInfo,
     ExtractionInfo,
     StageOutcome,
+    TrainingCurvePoint,
     new_directory,
     sha256_file,
     sha256_json,
@@ -28,13 +30,14 @@ from unmask.schemas import (
 )
 from unmask.training.checkpoint import Checkpoints
 from unmask.training.device import describe_device, reproducible, resolve_device
-from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops
+from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops, limit_samples
+from unmask.training.parallel import joined
 from unmask.training.selection import val_auc_estimate
 from unmask.training.trainer import Fitted, Trainer, score_rows
 
 logger = logging.getLogger(__name__)
 # Part of the checkpoint key: raise it when the loop changes what the same settings come to.
-TRAINER_VERSION = "1"
+TRAINER_VERSION = "2"
 PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
 SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
 
@@ -61,6 +64,7 @@ def run_train(
     config: TrainConfig,
     seed: int,
     store: Path | None = None,
+    listener: Callable[[TrainingCurvePoint], None] | None = None,
 ) -> StageOutcome:
     """Train a detector on train, choose its checkpoint on val, and score crops of all four splits.
 
@@ -73,6 +77,7 @@ def run_train(
         config: Settings; those of ``config.models[detector]`` win.
         seed: Of every random choice.
         store: Checkpoints lie below it, so that a killed run can go on; None keeps none.
+        listener: Told of every finished epoch.
 
     Returns:
         Figures on val, and sentences for the user.
@@ -83,10 +88,10 @@ def run_train(
     """
     settings = config.resolved_for(detector)
     origin = read_origin(dataset, features)
-    index = labelled_crops(faces)
+    index = limited(labelled_crops(faces), settings.max_samples_per_class, seed)
     check_splits(index.frame)
-    device = resolve_device(settings.device)
-    with reproducible(settings, seed) as threads:
+    with joined() as group, reproducible(settings, seed) as threads:
+        device = resolve_device(settings.device, group.local_rank)
         model = detectors.build(detector, pretrained=settings.pretrained, input_size_px=settings.input_size_px)
         loaders = {
             split: CropLoader(
@@ -95,8 +100,12 @@ def run_train(
             for split in ("train", "val", "calib", "test")
         }
         checkpoints = Checkpoints(checkpoint_folder(store, detector, settings, origin, seed))
-        trainer = Trainer(model, loaders["train"], loaders["val"], settings, seed, device, checkpoints)
+        trainer = Trainer(
+            model, loaders["train"], loaders["val"], settings, seed, device, checkpoints, group=group, listener=listener
+        )
         fitted = trainer.fit()
+        if not group.leads:
+            return StageOutcome()
         scores = score_splits(model, loaders, settings, device)
         info = describe(model, detector, settings, seed, fitted, scores, origin, device)
     with new_directory(out) as folder:
@@ -142,6 +151,17 @@ def labelled_crops(faces: Path) -> CropIndex:
     """
     index = index_crops(faces)
     return index.select((index.frame["label"].notna() & index.frame["split"].notna()).to_numpy())
+
+
+def limited(index: CropIndex, most: int | None, seed: int) -> CropIndex:
+    """Leave out training samples above the limit of ``train.max_samples_per_class``; other splits stay whole."""
+    if most is None:
+        return index
+    rows = (index.frame["split"] == "train").to_numpy()
+    kept = limit_samples(index.frame[rows], most, np.random.default_rng(seed))
+    keep = ~rows
+    keep[rows] = kept
+    return index.select(keep)
 
 
 def check_splits(frame: pd.DataFrame) -> None:

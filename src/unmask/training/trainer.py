@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,23 +15,19 @@ from torch import Tensor
 from unmask import progress as progress_room
 from unmask.config import TrainConfig
 from unmask.detectors import Detector
-from unmask.errors import InputError
 from unmask.schemas import TrainingCurvePoint, rows_for_choice
 from unmask.training.augment import Augmentation
 from unmask.training.checkpoint import Checkpoints, Progress
-from unmask.training.device import uses_bf16
-from unmask.training.loader import Batch, CropLoader, Rows, evenly_spaced_rows, split_batches
-from unmask.training.objective import (
-    class_weights,
-    clip_gradients,
-    learning_rate_at,
-    make_optimizer,
-    smoothed_loss,
-)
+from unmask.training.loader import Batch, CropLoader, Rows, TrainingView, evenly_spaced_rows, split_batches
+from unmask.training.objective import Objective, class_weights, resolve_balance
+from unmask.training.parallel import ALONE, Group
+from unmask.training.phases import plan_phases, train_mode
+from unmask.training.schedule import learning_rate_at, plateau_reductions
 from unmask.training.selection import ValFigures, val_figures
+from unmask.training.self_blend import SelfBlender
+from unmask.training.step import Stepper, on_device
 
 logger = logging.getLogger(__name__)
-GRADIENT_NORM = 1.0
 CHECKPOINT_EVERY_S = 60.0
 LONG_EPOCH_S = 20.0
 
@@ -71,15 +67,34 @@ def score_rows(
     logits = []
     with torch.inference_mode():
         for batch in loader.batches(split_batches(rows, batch_size)):
-            logits.append(detector(_on_device(batch.inputs, device)).double().cpu().numpy())
+            logits.append(detector(on_device(batch.inputs, device)).double().cpu().numpy())
     detector.train(was_training)
     return np.concatenate(logits) if logits else np.empty(0, np.float64)
 
 
-def _on_device(inputs: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        inputs = inputs.pin_memory()
-    return inputs.to(device, non_blocking=True, memory_format=torch.channels_last)
+class TrainingViews:
+    """Makes what each epoch does to its crops.
+
+    Args:
+        config: ``augment`` and ``augmentation``.
+        labels: One a training sample ``(N,)``; the rarer class may be augmented more.
+    """
+
+    def __init__(self, config: TrainConfig, labels: NDArray[np.float32]) -> None:
+        chances = config.augmentation
+        self.augmentation = Augmentation(chances) if config.augment else None
+        self.blend_chance = chances.self_blend if config.augment else 0.0
+        self.blender = SelfBlender() if self.blend_chance else None
+        n_fake, n_real = int((labels == 1).sum()), int((labels == 0).sum())
+        self.rarer_label = None if n_fake == n_real else int(n_fake < n_real)
+
+    def __call__(self, seed: tuple[int, int]) -> TrainingView:
+        """Make the view of an epoch.
+
+        Args:
+            seed: Of the run, and the epoch.
+        """
+        return TrainingView(self.augmentation, self.blender, self.blend_chance, self.rarer_label, seed)
 
 
 class Trainer:
@@ -93,10 +108,13 @@ class Trainer:
         seed: Of draws, order and augmentation.
         device: Where to compute.
         checkpoints: Where to keep what a resume needs.
+        group: The processes that train together.
+        listener: Told of every finished epoch.
         checkpoint_every_s: Time between checkpoints within an epoch.
 
     Raises:
         LeakError: A loader holds rows of another split.
+        ConfigError: The strategy does not fit the detector or the number of epochs.
     """
 
     def __init__(
@@ -109,6 +127,8 @@ class Trainer:
         device: torch.device,
         checkpoints: Checkpoints,
         *,
+        group: Group = ALONE,
+        listener: Callable[[TrainingCurvePoint], None] | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
         rows_for_choice(train.index.frame, {"train"}, "training")
@@ -120,14 +140,19 @@ class Trainer:
         self.seed = seed
         self.device = device
         self.checkpoints = checkpoints
+        self.group = group
+        self.listener = listener
         self.checkpoint_every_s = checkpoint_every_s
-        self.optimizer = make_optimizer(detector, config)
-        self.augmentation = Augmentation() if config.augment else None
+        self.phases = plan_phases(config)
+        labels = train.index.frame.drop_duplicates("sample_id")["label"].to_numpy(np.float32)
+        self.balance = resolve_balance(labels, config.class_balance)
+        self.views = TrainingViews(config, labels)
         self.val_rows = evenly_spaced_rows(val.index.frame, config.eval_frames_per_video)
         first_epoch = self._batches_of(1)
         self.steps_per_epoch = len(first_epoch)
-        labels = train.index.frame["label"].to_numpy(np.float32)
-        self.weights = class_weights(labels[np.concatenate(first_epoch)], config.class_balance)
+        drawn = train.index.frame["label"].to_numpy(np.float32)[np.concatenate(first_epoch) % len(train.index.frame)]
+        objective = Objective(config, class_weights(drawn, self.balance, config.augmentation.self_blend))
+        self.stepper = Stepper(self.detector, config, objective, device, group)
         self.best_weights: dict[str, Tensor] = {}
 
     def fit(self) -> Fitted:
@@ -137,93 +162,112 @@ class Trainer:
             Curve and choice; the detector holds the weights of the best epoch.
 
         Raises:
-            InputError: The loss is no longer a number.
+            InputError: The loss is no longer a number, or memory does not suffice.
         """
-        state = self.checkpoints.restore(self.detector, self.optimizer)
+        state = self.checkpoints.restore(self.stepper)
         if state.epoch > 1 or state.batch or state.finished:
             logger.info("resume: %d epochs and %d batches are done", len(state.curve), state.batch)
+        self.stepper.begin(self.phases[state.phase])
         while not state.finished:
             self._run_epoch(state)
             self._finish_epoch(state)
-            self.checkpoints.save(state, self.detector, self.optimizer)
-        weights = self.best_weights or self.checkpoints.load_best(state.best_epoch)
-        self.detector.load_state_dict(weights)
+            self._checkpoint(state)
+        self._take_best(state)
         return Fitted(state.curve, state.best_epoch, state.total_s)
 
+    def _take_best(self, state: Progress) -> None:
+        self.group.wait()  # the leader may still be writing them
+        self.detector.load_state_dict(self.best_weights or self.checkpoints.load_best(state.best_epoch))
+
+    def _checkpoint(self, state: Progress) -> None:
+        if self.group.leads:
+            self.checkpoints.save(state, self.stepper)
+
     def _batches_of(self, epoch: int) -> list[Rows]:
-        order = self.train.epoch_order(self.config.train_frames_per_video, self.seed, epoch)
-        return split_batches(order, self.config.batch_size)
+        """Rows of each optimiser step, over all processes."""
+        order = self.train.epoch_order(
+            self.config.train_frames_per_video, self.seed, epoch, even=self.balance == "sampler"
+        )
+        return split_batches(order, self.config.batch_size * self.config.accumulate * self.group.size)
 
     def _run_epoch(self, state: Progress) -> None:
         """Train on the batches of an epoch that are not done yet; checkpoint now and then."""
-        self.detector.train()
+        train_mode(self.detector)
         todo = self._batches_of(state.epoch)[state.batch :]
-        batches: Iterable[Batch] = self.train.batches(todo, self.augmentation, (self.seed, state.epoch))
-        if state.curve and state.curve[-1].seconds > LONG_EPOCH_S:
+        mine = [self.group.share(rows) for rows in todo]
+        batches: Iterable[Batch] = self.train.batches(mine, self.views((self.seed, state.epoch)))
+        if state.curve and state.curve[-1].seconds > LONG_EPOCH_S and self.group.leads:
             what = f"train {self.detector.architecture}, epoch {state.epoch}"
             batches = progress_room.track(batches, len(todo), what, "batch")
         clock = saved = time.monotonic()
-        for batch in batches:
-            step = (state.epoch - 1) * self.steps_per_epoch + state.batch
-            loss = self._step(batch, learning_rate_at(step, self.config.epochs * self.steps_per_epoch, self.config))
+        for rows, batch in zip(todo, batches, strict=True):
+            rng = np.random.default_rng((self.seed, state.epoch, state.batch, self.group.rank))
+            loss = self.stepper.step(batch, len(rows), self._learning_rate(state), rng)
             state.batch += 1
-            state.loss_sum += loss * len(batch.rows)
-            state.n_crops += len(batch.rows)
+            state.loss_sum += loss * len(rows)
+            state.n_crops += len(rows)
             now = time.monotonic()
             state.elapsed_s, clock = state.elapsed_s + now - clock, now
             if now - saved >= self.checkpoint_every_s:
-                self.checkpoints.save(state, self.detector, self.optimizer)
+                self._checkpoint(state)
                 saved = now
 
-    def _step(self, batch: Batch, learning_rate: float) -> float:
-        """Take one optimiser step and return the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        half = uses_bf16(self.config.precision, self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = self.detector(_on_device(batch.inputs, self.device))
-        labels = batch.labels.to(self.device, non_blocking=True)
-        loss = smoothed_loss(logits, labels, self.weights, self.config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.detector, GRADIENT_NORM)
-        if not np.isfinite(norm):
-            raise InputError(
-                f"The training of {self.detector.architecture} diverged: the gradient is {norm}.",
-                f"Lower train.learning_rate (now {self.config.learning_rate:g}).",
-            )
-        self.optimizer.step()
-        self.detector.project()
-        return float(loss.detach())
+    def _learning_rate(self, state: Progress) -> float:
+        step = (state.epoch - 1 - state.phase_start) * self.steps_per_epoch + state.batch
+        total = self.phases[state.phase].epochs * self.steps_per_epoch
+        reductions = plateau_reductions(state.gains, self.config.plateau_patience)
+        return learning_rate_at(step, total, self.config, reductions)
 
     def _finish_epoch(self, state: Progress) -> None:
         """Validate, keep the weights if they are the best, and move on to the next epoch."""
         clock = time.monotonic()
-        logits = score_rows(self.detector, self.val, self.val_rows, self.config.batch_size, self.device)
-        figures = val_figures(self.val.index.frame.iloc[self.val_rows], logits)
-        if figures.better_than(state.best):
-            state.best, state.best_epoch, state.stale = figures, state.epoch, 0
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in self.detector.state_dict().items()}
-            self.checkpoints.save_best(state.epoch, self.best_weights)
-        else:
-            state.stale += 1
+        mine = self.group.share(self.val_rows)
+        logits = self.group.gather(score_rows(self.stepper.judged, self.val, mine, self.config.batch_size, self.device))
+        figures = val_figures(self.val.index.frame.iloc[self.val_rows], logits, self.config.checkpoint_metric)
+        better = figures.better_than(state.best)
+        state.gains.append(better)
+        if better:
+            state.best, state.best_epoch = figures, state.epoch
+            weights = self.stepper.judged.state_dict()
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+            if self.group.leads:
+                self.checkpoints.save_best(state.epoch, self.best_weights)
         seconds = state.elapsed_s + time.monotonic() - clock
         point = TrainingCurvePoint(
             epoch=state.epoch,
             train_loss=state.loss_sum / state.n_crops,
             val_loss=figures.loss,
             val_auc=figures.auc,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self.stepper.optimizer.param_groups[0]["lr"],
             seconds=seconds,
         )
-        self._report(point, figures, best=state.best_epoch == state.epoch)
+        self._report(point, figures, best=better)
         state.curve.append(point)
         state.total_s += seconds
-        state.finished = state.epoch >= self.config.epochs or state.stale >= self.config.early_stopping_patience
+        self._move_on(state)
+
+    def _move_on(self, state: Progress) -> None:
+        """Begin the next epoch, and with it the next phase if this one is over."""
+        phase_over = (
+            state.epoch - state.phase_start >= self.phases[state.phase].epochs
+            or state.stale >= self.config.early_stopping_patience
+        )
+        if phase_over and state.phase + 1 == len(self.phases):
+            state.finished = True
+        elif phase_over:
+            state.phase, state.phase_start, state.gains = state.phase + 1, state.epoch, []
+            self._take_best(state)
+            self.stepper.begin(self.phases[state.phase])
+            if self.group.leads:
+                logger.info("%s: now learns %s", self.detector.architecture, self.phases[state.phase].name)
         state.epoch += 1
         state.batch, state.n_crops, state.loss_sum, state.elapsed_s = 0, 0, 0.0, 0.0
 
     def _report(self, point: TrainingCurvePoint, figures: ValFigures, *, best: bool) -> None:
+        if self.listener is not None and self.group.leads:
+            self.listener(point)
+        if not self.group.leads:
+            return
         auc = "undefined" if figures.auc is None else f"{figures.auc:.3f}"
         logger.info(
             "%s: epoch %d of %d, loss %.3f, val loss %.3f, val AUC %s, %.1f s%s",
