@@ -146,7 +146,7 @@ def test_a_rule_is_shown_with_what_it_did(bundle: Bundle, verdict: Verdict, clip
 
 def test_the_fallback_is_named(bundle: Bundle, verdict: Verdict, clip: Path) -> None:
     assert verdict.method == "fusion"
-    fallback = bundle.fusion.model_copy(update={"method": "fallback", "averaged": True})
+    fallback = bundle.fusion.model_copy(update={"method": "fallback"})
     other = dataclasses.replace(bundle, fusion=fallback).score(clip)
     assert other.method == "fallback"
     assert "Rule-based fallback: no fusion was trained" in render_text(other)

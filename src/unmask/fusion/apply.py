@@ -106,7 +106,7 @@ def _mass(info: FusionInfo, weights: FloatArray, features: Mapping[str, npt.Arra
     """Sum the sizes of the weights of what was measured ``(N, 1)``, so that what is missing leaves no gap."""
     sizes = np.abs(weights)
     for k, name in enumerate(info.inputs):
-        if name != ENSEMBLE:
+        if name != ENSEMBLE and not name.startswith(MISSING):
             sizes[np.isnan(np.asarray(features[name], dtype=np.float64)), k] = 0.0
     total: FloatArray = sizes.sum(axis=1, keepdims=True)
     return total
