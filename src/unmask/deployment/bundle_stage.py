@@ -22,6 +22,7 @@ from unmask.deployment.bundle import (
     feature_reference,
     file_safe,
 )
+from unmask.deployment.example import EXAMPLE, save_example
 from unmask.ensemble.apply import calibrated_logits
 from unmask.errors import InputError
 from unmask.media.preprocessing import decode_crop
@@ -97,6 +98,8 @@ def run_bundle(
         with write_atomically(folder / EXTRACT) as temporary:
             temporary.write_text(extract_config.model_dump_json(indent=2) + "\n", encoding="utf-8")
         preprocessing = {name: info.preprocessing for name, info in infos.items()}
+        # After everything that may still change a detector: whoever serves the bundle repeats these scores.
+        save_example(folder, onnx_names, preprocessing)
         manifest = _save_manifest(folder, ensemble_info.detectors, onnx_names, preprocessing, parity, extraction)
     return _outcome(out, manifest)
 
@@ -135,7 +138,7 @@ def _check_same_origin(infos: Mapping[str, DetectorInfo], extraction: Extraction
 
 def _file_names(detectors: Sequence[str]) -> dict[str, str]:
     names = {name: f"{file_safe(name)}.onnx" for name in detectors}
-    taken = {ENSEMBLE, FUSION, EXTRACT, REFERENCE, MANIFEST}
+    taken = {ENSEMBLE, FUSION, EXTRACT, REFERENCE, EXAMPLE, MANIFEST}
     documents = [detector_document(name) for name in names.values()]
     if len(set(names.values())) < len(names) or taken & set(documents):
         raise InputError(

@@ -1,0 +1,148 @@
+"""The process that decodes uploads: reads jobs as JSON lines, answers with progress lines and one result a job.
+
+Run by `DecoderPool` as ``python -m unmask.serving.decoder MEMORY_MIB``. Everything that a stranger's bytes touch
+before they are numbers and freshly encoded crops happens here, in a process that may crash, hang or be killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+from unmask.config import ExtractConfig
+from unmask.deployment.runtime import Examined, Unmeasurable, examine
+from unmask.errors import MediaError
+from unmask.features import Crop, Measurement
+from unmask.media.faces import networks
+from unmask.media.probe import MediaFacts, open_media
+
+GRACE_S = 30  # beyond the time-out; the pool kills first, the alarm is for when the pool is gone
+PROGRESS_EVERY_S = 0.2
+MAX_FPS = 240
+LARGEST_OUTPUT_BYTES = 1 << 20  # a worker writes nothing but messages of libraries
+
+
+def main(memory_mib: int) -> None:
+    """Answer jobs until the input ends.
+
+    Args:
+        memory_mib: Address space that this process may use.
+    """
+    # Native libraries may print: only answers go to the pipe, everything else to the error stream.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    networks()
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_OUTPUT_BYTES, LARGEST_OUTPUT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _send(answers, {"ready": True})
+    for line in sys.stdin:
+        job = json.loads(line)
+        # The default action of the alarm ends the process even inside a decoder that never returns.
+        signal.alarm(math.ceil(job["timeout_s"]) + GRACE_S)
+        _send(answers, _answer(job, answers))
+        signal.alarm(0)
+
+
+def _answer(job: dict[str, Any], answers: TextIO) -> dict[str, Any]:
+    path = Path(job["path"])
+    try:
+        check_limits(path, job["limits"])
+        examined = examine(
+            path,
+            ExtractConfig.model_validate(job["extract"]),
+            threads=job["threads"],
+            watch=_watch(answers, job["limits"]["max_duration_s"]),
+        )
+        return {"result": to_json(examined)}
+    except Unmeasurable as error:
+        return {"error": {"code": error.code, "detail": error.detail, "facts": asdict(error.facts)}}
+    except MediaError as error:
+        return {"error": {"code": error.code, "detail": error.detail.replace(path.name, "the file")}}
+    except MemoryError:
+        return {"error": {"code": "too_large", "detail": "decoding needs more memory than a worker may use"}}
+
+
+def check_limits(path: Path, limits: dict[str, float]) -> None:
+    """Check size and length by the headers, before anything is decoded.
+
+    Args:
+        path: The upload.
+        limits: ``max_image_pixels``, ``max_video_pixels``, ``max_duration_s``.
+
+    Raises:
+        MediaError: ``too_large``, ``too_long``, or why it is no media.
+    """
+    try:
+        with open_media(path) as container:
+            pictures = container.streams.video
+            width, height = (pictures[0].width, pictures[0].height) if pictures else (0, 0)
+            duration_s = (container.duration or 0) / 1e6
+            # Still pictures have their own containers; what is unsure gets the larger limit and is decoded once.
+            still = container.format.name.endswith("_pipe") or duration_s == 0
+    except OSError as error:
+        raise MediaError("unreadable", error.strerror or str(error)) from error
+    largest = limits["max_image_pixels" if still else "max_video_pixels"]
+    if width * height > largest:
+        raise MediaError("too_large", f"{width} x {height} pixels; the limit is {largest:.0f} pixels")
+    if duration_s > limits["max_duration_s"]:
+        raise MediaError("too_long", f"{duration_s:.0f} s; the limit is {limits['max_duration_s']:g} s")
+
+
+def _watch(answers: TextIO, max_duration_s: float) -> Callable[[int, int], None]:
+    """Report progress now and then, and stop a film whose headers hid its length."""
+    last_s = time.monotonic()
+
+    def watch(seen: int, expected: int) -> None:
+        nonlocal last_s
+        if seen > max_duration_s * MAX_FPS:
+            raise MediaError("too_long", f"more than {seen - 1} frames; the limit is {max_duration_s:g} s")
+        now = time.monotonic()
+        if now - last_s >= PROGRESS_EVERY_S:
+            last_s = now
+            _send(answers, {"progress": min(1.0, seen / max(expected, 1))})
+
+    return watch
+
+
+def to_json(examined: Examined) -> dict[str, Any]:
+    """Turn what was measured into JSON values; floats survive it bit for bit."""
+    measurement = {field.name: getattr(examined.measurement, field.name) for field in fields(Measurement)}
+    crops = [
+        {
+            **{field.name: getattr(crop, field.name) for field in fields(Crop)},
+            "jpeg": base64.b64encode(crop.jpeg).decode(),
+        }
+        for crop in examined.measurement.crops
+    ]
+    return {"facts": asdict(examined.facts), "measurement": {**measurement, "crops": crops}}
+
+
+def from_json(value: dict[str, Any]) -> Examined:
+    """Read what `to_json` wrote."""
+    crops = [Crop(**{**crop, "jpeg": base64.b64decode(crop["jpeg"])}) for crop in value["measurement"]["crops"]]
+    measurement = Measurement(**{**value["measurement"], "crops": crops})
+    return Examined(MediaFacts(**value["facts"]), measurement)
+
+
+def _send(stream: TextIO, value: dict[str, Any]) -> None:
+    try:
+        stream.write(json.dumps(value) + "\n")
+        stream.flush()
+    except BrokenPipeError:  # the server is gone
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
