@@ -261,6 +261,8 @@ def _pool(config: StorageConfig, context: ssl.SSLContext | None) -> urllib3.Pool
         # Every call here can be repeated: the same bytes go to the same key.
         allowed_methods=None,
         raise_on_status=False,
+        # MinIO asks for a minute while it starts, and is ready after one or two seconds.
+        respect_retry_after_header=False,
     )
     timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, config.timeout_s), read=config.timeout_s)
     secured: dict[str, Any] = {"ssl_context": context} if context else {}
