@@ -17,6 +17,8 @@ def bundle(
     config: str,
     bundle: Output[Model],
     metrics: Output[Metrics],
+    detectors_2: Input[list[Model]] = None,  # how kfp spells an optional input
+    detectors_3: Input[list[Model]] = None,
 ) -> dsl.ContainerSpec:
     """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds.
 
@@ -29,6 +31,8 @@ def bundle(
         config: Further settings as YAML.
         bundle: The folder that is registered and served.
         metrics: Parity of ONNX with torch.
+        detectors_2: Those that were trained on another kind of node.
+        detectors_3: Those that were trained on a third kind of node.
     """
     return dsl.ContainerSpec(
         image=TRAINING,

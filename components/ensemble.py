@@ -16,6 +16,8 @@ def ensemble(
     config: str,
     ensemble: Output[Model],
     metrics: Output[Metrics],
+    detectors_2: Input[list[Model]] = None,  # how kfp spells an optional input
+    detectors_3: Input[list[Model]] = None,
 ) -> dsl.ContainerSpec:
     """Calibrate the detectors and weigh them against each other, on the calib split.
 
@@ -27,6 +29,8 @@ def ensemble(
         config: Further settings as YAML.
         ensemble: Temperatures, weights and a score for every sample.
         metrics: Figures on calib.
+        detectors_2: Those that were trained on another kind of node.
+        detectors_3: Those that were trained on a third kind of node.
     """
     return dsl.ContainerSpec(
         image=PIPELINE,

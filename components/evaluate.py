@@ -23,6 +23,8 @@ def evaluate(
     summary: Output[Markdown],
     metrics: Output[Metrics],
     roc: Output[ClassificationMetrics],
+    detectors_2: Input[list[Model]] = None,  # how kfp spells an optional input
+    detectors_3: Input[list[Model]] = None,
 ) -> dsl.ContainerSpec:
     """Measure everything on the test split, with intervals, and write the report.
 
@@ -41,6 +43,8 @@ def evaluate(
         summary: The headline in Markdown.
         metrics: Figures on test.
         roc: ROC curve and confusion matrix on test.
+        detectors_2: Those that were trained on another kind of node.
+        detectors_3: Those that were trained on a third kind of node.
     """
     return dsl.ContainerSpec(
         image=TRAINING,

@@ -22,6 +22,8 @@ def promote(
     config: str,
     decision: Output[Artifact],
     metrics: Output[Metrics],
+    detectors_2: Input[list[Model]] = None,  # how kfp spells an optional input
+    detectors_3: Input[list[Model]] = None,
 ) -> dsl.ContainerSpec:
     """Log the run to MLflow, register the bundle, and give it its alias if the gate lets it pass.
 
@@ -39,6 +41,8 @@ def promote(
         config: Further settings as YAML.
         decision: What was decided and why.
         metrics: Outcome as numbers.
+        detectors_2: Those that were trained on another kind of node.
+        detectors_3: Those that were trained on a third kind of node.
     """
     return dsl.ContainerSpec(
         image=PIPELINE,

@@ -15,11 +15,23 @@ from typing import Any
 import yaml
 from kfp import compiler
 
-from pipelines import training
-from pipelines.resources import Cluster
+from pipelines import presets, retraining, training
+from pipelines.resources import Cluster, Images, read_cluster
+from unmask.errors import UnmaskError
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES: dict[str, Callable[[Cluster], Any]] = {"training": training.build}
+
+
+def _smoke(cluster: Cluster) -> Any:
+    return training.build(cluster, presets.preset("smoke"), "smoke")
+
+
+PIPELINES: dict[str, Callable[[Cluster], Any]] = {
+    "training": training.build,
+    # A form that shows the values that it will use says more than a field that takes the name of a preset.
+    "training-smoke": _smoke,
+    "retraining": retraining.build,
+}
 
 
 def compile_all(folder: Path, cluster: Cluster) -> list[Path]:
@@ -71,6 +83,17 @@ def stale() -> list[str]:
         ]
 
 
+def _described(file: Path | None, registry: str | None, gpus: int | None) -> Cluster:
+    """Read the description of a cluster and apply the single options on top."""
+    cluster = read_cluster(file) if file else Cluster()
+    values = cluster.model_dump()
+    if registry is not None:
+        values["images"] = Images(registry=registry, tag=cluster.images.tag).model_dump()
+    if gpus is not None:
+        values["training"]["count"] = gpus
+    return Cluster.model_validate(values)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, or check that the committed files are up to date.
 
@@ -84,11 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the committed files are stale")
     parser.add_argument("--out", type=Path, default=COMPILED, help="folder to write (default: %(default)s)")
-    parser.add_argument("--registry", default=default.registry, help="prefix of the images (default: %(default)s)")
-    parser.add_argument("--gpus", type=int, default=default.gpus, help="GPUs a training step (default: %(default)s)")
-    parser.add_argument("--gpu-type", default=default.gpu_type, help="Kubernetes resource (default: %(default)s)")
+    parser.add_argument("--cluster", type=Path, help="YAML file that describes a cluster; see pipelines/cluster.yaml")
+    parser.add_argument("--registry", help=f"prefix of the images (default: {default.images.registry})")
+    parser.add_argument("--gpus", type=int, help=f"GPUs a training step (default: {default.training.count})")
     options = parser.parse_args(arguments)
-    cluster = Cluster(registry=options.registry, gpu_type=options.gpu_type, gpus=options.gpus)
+    try:
+        cluster = _described(options.cluster, options.registry, options.gpus)
+    except (UnmaskError, ValueError) as error:
+        parser.error(str(error))
     if options.check:
         files = stale()
         if files:
