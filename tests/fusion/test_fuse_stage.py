@@ -89,7 +89,7 @@ def test_what_cannot_be_scored_is_a_row_with_a_reason(build: Build, draw: Draw, 
 
 def test_few_samples_go_through(build: Build, draw: Draw, tmp_path: Path) -> None:
     rows = _halves(draw(24, 4))
-    outcome = run_fuse(*build(rows), tmp_path / "out", CONFIG, 3)
+    outcome = run_fuse(*build(rows), tmp_path / "out", CONFIG.model_copy(update={"fallback": "ensemble"}), 3)
     info = FusionInfo.load(tmp_path / "out" / "fusion.json")
     assert not info.used
     assert not (tmp_path / "out" / "analysis.json").exists()

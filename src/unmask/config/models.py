@@ -62,6 +62,9 @@ class ExtractConfig(Section):
     """`unmask extract`."""
 
     crops_per_video: int = Field(default=32, ge=1, le=1000, description="face crops, evenly spaced over the clip")
+    more_crops_of_rare_class: bool = Field(
+        default=False, description="training videos of the rarer class get as many more crops as there are fewer of them"
+    )
     crop_size_px: int = Field(default=256, ge=32, le=1024, description="side of a crop")
     crop_scale: float = Field(default=1.3, ge=1, le=3, description="face box is enlarged by this before cropping")
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="of the crops")
@@ -73,6 +76,7 @@ class ExtractConfig(Section):
     )
     workers: int = Field(default=0, ge=0, description="processes; 0 is one per core")
     timeout_s: float = Field(default=300, gt=0, description="a file that takes longer fails as timeout")
+    stop_on_critical: bool = Field(default=True, description="stop when the health of a feature is critical")
     max_failed_share: float = Field(default=0.5, ge=0, le=1, description="stop when more samples than this fail")
 
 
@@ -183,6 +187,28 @@ class TrainConfig(Section):
         return self.model_copy(update={**overrides, "models": {}})
 
 
+class TuneConfig(Section):
+    """`unmask tune`."""
+
+    trials: int = Field(default=20, ge=2, le=1000, description="trainings, the first with the settings as they are")
+    epochs: int | None = Field(default=None, ge=1, description="of each; null: as train.epochs says")
+    learning_rate: tuple[float, float] = Field(default=(1e-5, 1e-2), description="lowest and highest tried")
+    weight_decay: tuple[float, float] = Field(default=(1e-6, 1e-2), description="lowest and highest tried")
+    label_smoothing: tuple[float, float] = Field(default=(0.0, 0.15), description="lowest and highest tried")
+    batch_sizes: tuple[int, ...] = Field(default=(16, 32, 64), min_length=1, description="those tried")
+    optimizers: tuple[Literal["adamw", "adam", "sgd"], ...] = Field(
+        default=("adamw",), min_length=1, description="those tried"
+    )
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        for name in ("learning_rate", "weight_decay", "label_smoothing"):
+            low, high = getattr(self, name)
+            if not 0 <= low < high or (low == 0 and name != "label_smoothing"):
+                raise ValueError(f"{name} is {low} to {high}; give a low and a higher value, both positive")
+        return self
+
+
 class EnsembleConfig(Section):
     """`unmask ensemble`."""
 
@@ -208,6 +234,11 @@ class FusionConfig(Section):
     )
     operating_point: Literal["max_f1", "youden", "target_fpr", "fixed_precision"] = Field(
         default="max_f1", description="the threshold that verdicts use"
+    )
+    fallback: Literal["average", "ensemble"] = Field(
+        default="average",
+        description="when calib is too small to fit fusion: ensemble and features averaged by written weights, or the "
+        "ensemble alone",
     )
     rules: tuple[Literal["real_evidence", "artefact_scale"], ...] = Field(
         default=(), description="rules on top of fusion: cap by camera evidence, frame traces count less in calm motion"
@@ -237,7 +268,7 @@ class EvaluateConfig(Section):
     epsilons: tuple[int, ...] = Field(
         default=(1, 4), min_length=1, max_length=5, description="most that an attack may change a pixel, of 255 levels"
     )
-    attack_steps: int = Field(default=10, ge=1, le=1000, description="of pgd and apgd; square asks 20 times as often")
+    attack_steps: int = Field(default=5, ge=1, le=1000, description="of pgd and apgd; square asks 20 times as often")
     attack_frames_per_video: int = Field(default=2, ge=1, description="frames of each test video that are attacked")
     max_attack_samples: int = Field(default=200, ge=2, description="test videos that are attacked on a GPU")
     max_attack_samples_cpu: int = Field(default=20, ge=2, description="the same on a CPU, which takes 50 times as long")
@@ -370,6 +401,7 @@ class UnmaskConfig(Section):
     ingest: IngestConfig = IngestConfig()
     extract: ExtractConfig = ExtractConfig()
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
     fusion: FusionConfig = FusionConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -17,6 +17,8 @@ FLOW_ODDITY = "temp.flow_oddity"
 # A feature counts as at most this many standard deviations from its mean on calib, so that one measurement far
 # outside of everything seen cannot decide alone. The ensemble's logit is not limited.
 LARGEST_DEVIATION = 4.0
+# Traces in single frames that carry more of the features' weight than this get a warning.
+LARGEST_SHARE_OF_TRACES = 0.5
 
 
 def input_matrix(
@@ -226,3 +228,21 @@ def base_logit(info: FusionInfo) -> float:
         In logit units.
     """
     return info.calibration_slope * info.intercept + info.calibration_offset
+
+
+def share_of_traces(importance: Mapping[str, float]) -> tuple[float, float]:
+    """Compute how much of what the features carry is carried by traces in single frames (``art.*``).
+
+    Args:
+        importance: Input to its share of the absolute standardised coefficients.
+
+    Returns:
+        Share of the traces among the features, and share of the features in all; both 0 without features.
+    """
+    features = {name.removeprefix(MISSING): 0.0 for name in importance if name != ENSEMBLE}
+    for name, share in importance.items():
+        if name != ENSEMBLE:
+            features[name.removeprefix(MISSING)] += share
+    total = sum(features.values())
+    traces = sum(share for name, share in features.items() if name.startswith(TRACES))
+    return (traces / total if total else 0.0), total / (sum(importance.values()) or 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +15,15 @@ from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray, sigmoid
 from unmask.ensemble.calibrate import fit_platt, fit_temperature
 from unmask.ensemble.folds import counted, group_folds
-from unmask.fusion.apply import ENSEMBLE, MISSING, TRACES, apply_fusion, capped, fusion_logit
+from unmask.fusion.apply import (
+    ENSEMBLE,
+    LARGEST_SHARE_OF_TRACES,
+    apply_fusion,
+    capped,
+    fusion_logit,
+    share_of_traces,
+)
+from unmask.fusion.fallback import ENSEMBLE_SHARE, average_by_rule
 from unmask.fusion.model import FusionModel, Splits, StoredModel, as_info
 from unmask.fusion.rules import fit_rules
 from unmask.fusion.thresholds import choose_operating_points
@@ -33,7 +41,6 @@ RESAMPLES = 2000
 # How far the stored coefficients may be from scikit-learn's own probabilities.
 PARITY = 1e-9
 SMALLEST_PROBABILITY = 1e-12
-LARGEST_SHARE_OF_TRACES = 0.5
 DESCRIPTIONS = {
     "ensemble": "the ensemble alone",
     "recalibrated": "the ensemble with slope and offset fitted anew",
@@ -67,12 +74,14 @@ def fit_fusion(
     config: FusionConfig,
     rng: np.random.Generator,
     directions: Mapping[str, str] = MappingProxyType({}),
+    reference: pd.DataFrame | None = None,
 ) -> FusionFit:
     """Fit fusion and operating points on calib.
 
     Three ways to a probability are compared by their out-of-fold likelihood: the ensemble as it is, the ensemble
     with slope and offset fitted anew, and ensemble and features together. A more complex one is taken only if it is
-    better than every simpler one.
+    better than every simpler one. When calib is too small for this, the fallback of `unmask.fusion.fallback` is used,
+    or the ensemble as it is, as the configuration says.
 
     Args:
         rows: Calib rows with ``sample_id``, ``label`` 0 or 1, ``group_id``, ``split``, ``logit`` (of the ensemble,
@@ -81,7 +90,8 @@ def fit_fusion(
         temperature: Last temperature of the ensemble.
         config: Settings.
         rng: Source of folds and resamples.
-        directions: Feature to higher_fake, higher_real or none; the rule on camera evidence needs it.
+        directions: Feature to higher_fake, higher_real or none; the rule on camera evidence and the fallback need it.
+        reference: Rows of train, val and calib that tell the fallback what is usual; the calib rows when None.
 
     Returns:
         The fit.
@@ -91,33 +101,20 @@ def fit_fusion(
     """
     rows = rows_for_choice(rows, {"calib"}, "fit_fusion").sort_values("sample_id", ignore_index=True)
     labels = rows["label"].to_numpy(dtype=np.int64)
-    logit = rows["logit"].to_numpy(dtype=np.float64)
-    stored, probability = _ensemble_alone(logit, temperature)
-    nll: dict[str, Estimate] = {}
-    remarks: list[str] = []
-    usable: list[str] = []
-    best = "ensemble"
-    splits, decision = _splits(rows, labels, config.folds, rng)
-    if not decision:
-        usable, remarks = usable_features(rows, features)
-        model = FusionModel(usable, config.inverse_regularisation)
-        x = rows[["logit", *usable]].to_numpy(dtype=np.float64)
-        decided = model.out_of_fold(x, labels, splits)
-        nll, difference = _compare(logit, decided, labels, rows["group_id"].to_numpy(dtype=object), splits, rng)
-        best = _best(nll, _sensible(logit, decided, labels, usable))
-        decision = _explain(best, nll, difference, len(usable))
-        if best == "recalibrated":
-            stored, probability = _recalibrated(logit, labels)
-        elif best == "fusion":
-            stored, probability = _fused(model, x, labels, splits, decided)
-            remarks += _cautions(stored)
-    info = as_info(stored).model_copy(
+    splits, shortage = _splits(rows, labels, config.folds, rng)
+    if shortage:
+        way = _without_fusion(rows, directions, temperature, config, shortage, reference)
+    else:
+        way = _best_way(rows, features, temperature, config, splits, rng)
+    probability, remarks = way.probability, way.remarks
+    info = as_info(way.stored).model_copy(
         update={
             "default_operating_point": config.operating_point,
-            "importance": _importance(stored),
-            "used": best == "fusion",
-            "method": best,
-            "decision": decision,
+            "importance": _importance(way.stored),
+            "used": way.name in ("fusion", "fallback"),
+            "method": way.name,
+            "averaged": way.name == "fallback",
+            "decision": way.decision,
         }
     )
     if config.rules:
@@ -126,16 +123,88 @@ def fit_fusion(
         probability = _ruled(info, ruled, rows, probability)
         info, remarks = ruled, [*remarks, *told]
     points = choose_operating_points(rows.assign(probability=probability), config.target_fpr, config.target_precision)
-    return FusionFit(info.model_copy(update={"operating_points": points}), (decision, *remarks), nll, usable, splits)
+    info = info.model_copy(update={"operating_points": points})
+    return FusionFit(info, (way.decision, *remarks), way.nll, way.usable, splits)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the ensemble's logit and the features become a probability: coefficients, and what led to them."""
+
+    name: str
+    stored: StoredModel
+    probability: FloatArray
+    decision: str
+    remarks: list[str] = field(default_factory=list)
+    nll: dict[str, Estimate] = field(default_factory=dict)
+    usable: list[str] = field(default_factory=list)
+
+
+def _without_fusion(
+    rows: pd.DataFrame,
+    directions: Mapping[str, str],
+    temperature: float,
+    config: FusionConfig,
+    shortage: str,
+    reference: pd.DataFrame | None,
+) -> _Way:
+    """Make do without fitting: the fallback, or the ensemble as it is."""
+    logit = rows["logit"].to_numpy(dtype=np.float64)
+    average = average_by_rule(rows if reference is None else reference, directions, temperature)
+    if average is None or config.fallback == "ensemble":
+        decision = f"The ensemble's probability is used as it is, because {shortage}."
+        return _Way("ensemble", *_ensemble_alone(logit, temperature), decision)
+    info = as_info(average).model_copy(update={"averaged": True})
+    probability = apply_fusion(info, logit, _feature_columns(rows))
+    return _Way("fallback", average, probability, _explain_fallback(average, shortage))
+
+
+def _best_way(
+    rows: pd.DataFrame,
+    features: Sequence[str],
+    temperature: float,
+    config: FusionConfig,
+    splits: Splits,
+    rng: np.random.Generator,
+) -> _Way:
+    """Compare the candidates out of fold and fit the best one."""
+    labels = rows["label"].to_numpy(dtype=np.int64)
+    logit = rows["logit"].to_numpy(dtype=np.float64)
+    usable, remarks = usable_features(rows, features)
+    model = FusionModel(usable, config.inverse_regularisation)
+    x = rows[["logit", *usable]].to_numpy(dtype=np.float64)
+    decided = model.out_of_fold(x, labels, splits)
+    nll, difference = _compare(logit, decided, labels, rows["group_id"].to_numpy(dtype=object), splits, rng)
+    best = _best(nll, _sensible(logit, decided, labels, usable))
+    stored, probability = _ensemble_alone(logit, temperature)
+    if best == "recalibrated":
+        stored, probability = _recalibrated(logit, labels)
+    elif best == "fusion":
+        stored, probability = _fused(model, x, labels, splits, decided)
+        remarks += _cautions(stored)
+    return _Way(best, stored, probability, _explain(best, nll, difference, len(usable)), remarks, nll, usable)
 
 
 def _ruled(before: FusionInfo, after: FusionInfo, rows: pd.DataFrame, probability: FloatArray) -> FloatArray:
     """Carry rules over to out-of-fold probabilities: the shift of the logit is that of the final fit."""
-    columns = {str(name): rows[name].to_numpy(dtype=np.float64) for name in rows.columns if "." in str(name)}
+    columns = _feature_columns(rows)
     shift = fusion_logit(after, rows["logit"], columns) - fusion_logit(before, rows["logit"], columns)
     inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     logit = np.log(inside) - np.log1p(-inside)
     return capped(after, sigmoid(logit + before.calibration_slope * shift), columns)
+
+
+def _feature_columns(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    return {str(name): rows[name].to_numpy(dtype=np.float64) for name in rows.columns if "." in str(name)}
+
+
+def _explain_fallback(average: StoredModel, shortage: str) -> str:
+    return (
+        f"Rule-based fallback: no fusion was trained, because {shortage}. The probability is an average of the "
+        f"detectors (weight {ENSEMBLE_SHARE:g}) and {counted(len(average.inputs) - 1, 'feature')} (together "
+        f"{1 - ENSEMBLE_SHARE:g}), by written weights and the directions that the catalogue of features expects; it is "
+        "not calibrated. More labelled calib samples would let fusion be trained."
+    )
 
 
 def usable_features(rows: pd.DataFrame, features: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -162,18 +231,18 @@ def usable_features(rows: pd.DataFrame, features: Sequence[str]) -> tuple[list[s
 
 
 def _splits(rows: pd.DataFrame, labels: IntArray, folds: int, rng: np.random.Generator) -> tuple[Splits, str]:
-    """Make group folds, or say why calib is too small for them."""
+    """Make group folds, or say in half a sentence why calib is too small for them."""
     fakes = int(labels.sum())
     reals = len(labels) - fakes
     n_groups = group_codes(rows["group_id"].to_numpy(dtype=object))[1]
     size = f"calib has {counted(reals, 'real')} and {counted(fakes, 'fake')} in {counted(n_groups, 'group')}"
     if min(reals, fakes) < MIN_PER_CLASS or n_groups < MIN_GROUPS:
         needed = f"at least {MIN_PER_CLASS} of each in {MIN_GROUPS} groups are needed"
-        return [], f"The ensemble's probability is used as it is: {size}; {needed} to fit features."
+        return [], f"{size}; {needed} to fit features"
     fold = group_folds(labels, rows["group_id"].to_numpy(dtype=object), folds, rng)
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
     if any(len(np.unique(labels[fitting])) < 2 for fitting, _ in splits):
-        return [], f"The ensemble's probability is used as it is: {size}, and a class would miss in a fold."
+        return [], f"{size}, and a fold would be left without one of the classes"
     return splits, ""
 
 
@@ -274,11 +343,11 @@ def _importance(stored: StoredModel) -> dict[str, float]:
 
 
 def _cautions(stored: StoredModel) -> list[str]:
-    shares = _importance(stored)
-    traces = sum(share for name, share in shares.items() if name.removeprefix(MISSING).startswith(TRACES))
+    traces, features = share_of_traces(_importance(stored))
     if traces <= LARGEST_SHARE_OF_TRACES:
         return []
     return [
-        f"Artifact and frequency features (art.*) carry {traces:.0%} of the weight of fusion. They depend on "
-        "compression and size more than on forgery: check that these are matched between reals and fakes."
+        f"Artefact and frequency features (art.*) carry {traces:.0%} of the weight of all features, which is "
+        f"{features:.0%} of that of fusion. They depend on compression and size more than on forgery: check that these "
+        "are matched between reals and fakes."
     ]

@@ -60,7 +60,8 @@ def run_fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: F
     calib = rows_for_choice(calib, {"calib"}, "run_fuse")
     rng = np.random.default_rng(seed)
     directions = {name: spec.direction for name, spec in CATALOGUE.items()}
-    fit = fit_fusion(calib, names, info.temperature, config, rng, directions)
+    measured = table[table["split"].isin(["train", "val", "calib"])]
+    fit = fit_fusion(calib, names, info.temperature, config, rng, directions, measured)
     scores = _score(table, names, fit.info)
     with new_directory(out) as folder:
         fit.info.save(folder / "fusion.json")
