@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 
@@ -87,6 +90,8 @@ def test_a_version_is_registered_with_its_alias(decision: PromotionDecision, cli
     assert version.run_id == decision.run_id
     assert version.tags["unmask.manifest_sha256"] == sha256_file(parts.bundle / "manifest.json")
     assert version.tags["unmask.gate"] == "passed"
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", version.tags["unmask.git_commit"])
+    assert "may become the first champion" in version.tags["unmask.decision"]
     assert "0.800 [0.600, 0.950]" in version.description
 
 
@@ -106,7 +111,7 @@ def test_the_run_holds_the_evidence(decision: PromotionDecision, client: Any, pa
     names = {entry.path for entry in client.list_artifacts(decision.run_id)}
     assert names == {
         "report.html", "summary.md", "metrics.json", "robustness.parquet", "dataset.json", "manifest.json",
-        "decision.json",
+        "decision.json", "decision.md", "decision.html", "test_scores.parquet", "seen_samples.parquet",
     }  # fmt: skip
     attached = client.download_artifacts(decision.run_id, "decision.json", str(tmp_path))
     assert PromotionDecision.load(Path(attached)) == decision
@@ -129,11 +134,24 @@ def test_each_detector_has_a_child_run_with_its_curve(decision: PromotionDecisio
     assert val == [(1, 0.69), (3, 0.62)]
 
 
+def test_each_detector_is_a_model_of_its_own(decision: PromotionDecision, store: str, client: Any, parts: Any) -> None:
+    experiment = client.get_run(decision.run_id).info.experiment_id
+    models = {model.name: model for model in client.search_logged_models([experiment])}
+    assert set(models) == {"hand-made", "meso4"}
+    assert {metric.key: metric.value for metric in models["meso4"].metrics}["best/val_auc"] == 0.8
+    assert {metric.key for metric in models["hand-made"].metrics} >= {"test/fusion/roc_auc", "test/fusion/roc_auc_low"}
+    crops = np.random.default_rng(0).random((2, 3, 256, 256), dtype=np.float32)
+    (expected,) = onnxruntime.InferenceSession(str(parts.bundle / "meso4.onnx")).run(None, {"images": crops})
+    with connected(store) as server:
+        answer = server.mlflow.pyfunc.load_model(models["meso4"].model_uri).predict({"images": crops})
+    assert np.allclose(answer["logits"], expected, atol=1e-5)
+
+
 def test_promoting_again_finds_the_version(
     decision: PromotionDecision, parts: Any, store: str, client: Any, tmp_path: Path
 ) -> None:
     again = promote(parts, store, tmp_path / "again")
-    assert again == decision
+    assert again.model_copy(update={"decided_at": decision.decided_at}) == decision
     assert len(client.search_model_versions("name = 'unmask-detector'")) == 1
     experiment = client.get_experiment_by_name("unmask").experiment_id
     assert len(client.search_runs([experiment])) == 2  # the run and its one child
@@ -152,6 +170,7 @@ def test_new_figures_for_the_same_bundle_reach_its_run(
     worse = promote(parts, store, tmp_path / "worse", config, evaluation=evaluation)
     assert (worse.promoted, worse.alias, worse.version) == (False, None, decision.version)
     assert [criterion.name for criterion in worse.criteria if not criterion.passed] == ["test AUC of fusion"]
+    assert worse.summary.startswith("No alias. ")
     assert "best" not in client.get_registered_model("unmask-detector").aliases
     assert client.get_run(decision.run_id).data.metrics["test/fusion/roc_auc"] == 0.4
     assert client.get_model_version("unmask-detector", "1").tags["unmask.gate"] == "failed"
@@ -330,6 +349,8 @@ def test_a_reserved_alias_is_refused(parts: Any, store: str, tmp_path: Path) -> 
     for alias in ("latest", "v1"):
         with pytest.raises(ConfigError, match="keeps for itself"):
             promote(parts, store, tmp_path / "out", PromoteConfig(alias=alias))
+    with pytest.raises(ConfigError, match="both 'champion'"):
+        promote(parts, store, tmp_path / "out", PromoteConfig(alias="champion"))
 
 
 def test_a_deleted_experiment_is_told(parts: Any, store: str, client: Any, tmp_path: Path) -> None:
@@ -419,7 +440,8 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_a_real_server(server: str, parts: Any, clip: Path, tmp_path: Path) -> None:
     first = promote(parts, server, tmp_path / "first")
     assert (first.version, first.alias) == ("1", "challenger")
-    assert promote(parts, server, tmp_path / "second") == first
+    again = promote(parts, server, tmp_path / "second")
+    assert again.model_copy(update={"decided_at": first.decided_at}) == first
     folder = resolve_model("models:/unmask-detector@challenger", server, tmp_path / "cache")
     assert Bundle.load(folder).score(clip).probability == Bundle.load(parts.bundle).score(clip).probability
     with pytest.raises(InputError, match="no alias champion"):

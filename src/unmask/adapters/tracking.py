@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import unmask
+from unmask.adapters.tracking_champion import SCORES, SEEN, Left, compare_with
 from unmask.adapters.tracking_content import (
     EVALUATION_FILES,
     Release,
@@ -34,19 +35,44 @@ from unmask.adapters.tracking_content import (
     run_tags,
     version_description,
 )
+from unmask.adapters.tracking_history import (
+    champion_of,
+    current_user,
+    gate_verdict,
+    move_champion,
+    now,
+    reconcile,
+)
+from unmask.adapters.tracking_lock import Lock, promotion_lock
 from unmask.config import PromoteConfig
 from unmask.deployment import mlflow_model_path
-from unmask.deployment.bundle import MANIFEST, file_problems, file_safe, read_manifest
+from unmask.deployment.bundle import INPUT, MANIFEST, OUTPUT, file_problems, file_safe, read_manifest
+from unmask.deployment.decision_document import headline, render_html, render_markdown
 from unmask.deployment.gate import GateResult, decide
+from unmask.deployment.paired import seen_samples
 from unmask.errors import ConfigError, InputError, MissingExtraError
 from unmask.media.faces import MODEL_SHA256, model_path
-from unmask.schemas import DetectorInfo, PromotionDecision, StageOutcome, new_directory, sha256_file
+from unmask.schemas import (
+    SEEN_SAMPLES,
+    TEST_SCORES,
+    DetectorInfo,
+    Preprocessing,
+    PromotionDecision,
+    StageOutcome,
+    new_directory,
+    sha256_file,
+    write_table,
+)
 
 logger = logging.getLogger(__name__)
 
 DECISION = "decision.json"
+DECISION_PAGES = {"decision.md": render_markdown, "decision.html": render_html}
+# A champion that changes while it is being compared with is compared with again; so often, then a person must look.
+MAX_COMPARISONS = 3
 # MLflow's page shows training runs and their charts first, instead of what it has for chat programs.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+OPTIMISATION_FILES = ("optimisation.json", "optimisation.html")
 MANIFEST_TAG = "unmask.manifest_sha256"
 EVALUATION_TAG = "unmask.evaluation_sha256"
 # Plain folders are left out: MLflow keeps that store only for reading old runs.
@@ -89,8 +115,13 @@ def run_promote(
     tracking_uri: str,
     out: Path,
     config: PromoteConfig,
+    faces: Path | None = None,
 ) -> StageOutcome:
-    """Log everything to MLflow, register the bundle, and set the alias if the gate lets it pass.
+    """Log everything to MLflow, register the bundle, and give it the alias that the gate allows.
+
+    A version that is sound is put on trial (``config.alias``). In automatic mode, one that passes every criterion
+    against the champion becomes champion at once; in mode ``wait`` a person moves that alias, in MLflow's page or with
+    `unmask promote --version N`. Only one promotion of a registered model runs at a time, wherever it was started.
 
     Args:
         bundle: Folder that `unmask bundle` wrote.
@@ -101,40 +132,62 @@ def run_promote(
         ensemble: Folder that `unmask ensemble` wrote.
         fusion: Folder that `unmask fuse` wrote.
         tracking_uri: MLflow server, or ``sqlite:///`` and the path of a database.
-        out: Folder for ``decision.json``.
+        out: Folder for ``decision.json`` and the same as pages, ``decision.md`` and ``decision.html``.
         config: Names, alias and the bounds of the gate.
+        faces: Face crops that `unmask extract` wrote; with them, a champion that was tested on other samples is scored
+            anew on these, and both versions are compared on damaged crops.
 
     Returns:
         Version and decision.
 
     Raises:
         MissingExtraError: MLflow is not installed.
-        ConfigError: The alias is one that MLflow keeps for itself.
+        ConfigError: An alias is one that MLflow keeps for itself, or both aliases are the same.
         ContractError: A document is broken, or a file of the bundle is not the one that was bundled.
-        InputError: The tracking server does not answer, or refuses.
+        InputError: The tracking server does not answer, or refuses; or another promotion does not end.
     """
-    if RESERVED_ALIAS.fullmatch(config.alias):
-        raise ConfigError(f"promote.alias is {config.alias!r}, which MLflow keeps for itself.", "Use another word.")
+    check_aliases(config)
     release = read_release(bundle, evaluation, dataset, features, trained, ensemble, fusion)
-    result = decide(release.evidence(), config)
-    with connected(tracking_uri) as server, new_directory(out) as folder:
+    with (
+        connected(tracking_uri) as server,
+        new_directory(out) as folder,
+        promotion_lock(server.client, config.registered_model, config.lock_timeout_s) as lock,
+    ):
         registered = server.find_version(config.registered_model, release) or server.register(release, config)
-        decision = PromotionDecision(
-            model=config.registered_model,
-            version=registered.version,
-            alias=config.alias if result.promoted else None,
-            run_id=registered.run_id,
-            tracking_uri=tracking_uri,
-            criteria=result.criteria,
-            promoted=result.promoted,
-            summary=result.summary,
-        )
-        decision.save(folder / DECISION)
+        decision = server.decide(registered, release, config, faces)
+        save_decision(decision, folder)
         # Evidence first: an alias never points to a version without its decision.
-        server.attach(registered, decision, folder / DECISION)
-        if decision.alias is not None:
-            server.client.set_registered_model_alias(decision.model, decision.alias, decision.version)
+        server.attach(registered, decision, folder)
+        server.set_aliases(decision, config, lock)
     return _outcome(decision, registered.is_new)
+
+
+def check_aliases(config: PromoteConfig) -> None:
+    """Refuse aliases that cannot work.
+
+    Args:
+        config: Of the promotion.
+
+    Raises:
+        ConfigError: MLflow keeps one for itself, or both are the same.
+    """
+    for name in ("alias", "champion_alias"):
+        if RESERVED_ALIAS.fullmatch(getattr(config, name)):
+            raise ConfigError(
+                f"promote.{name} is {getattr(config, name)!r}, which MLflow keeps for itself.", "Use another word."
+            )
+    if config.alias == config.champion_alias:
+        raise ConfigError(
+            f"promote.alias and promote.champion_alias are both {config.alias!r}.",
+            "A version on trial needs another alias than the one that serves.",
+        )
+
+
+def save_decision(decision: PromotionDecision, folder: Path) -> None:
+    """Write a decision as JSON and as pages for people."""
+    decision.save(folder / DECISION)
+    for name, render in DECISION_PAGES.items():
+        (folder / name).write_text(render(decision), encoding="utf-8")
 
 
 def _outcome(decision: PromotionDecision, is_new: bool) -> StageOutcome:
@@ -142,12 +195,20 @@ def _outcome(decision: PromotionDecision, is_new: bool) -> StageOutcome:
     alias = f" with alias {decision.alias}" if decision.alias else " without alias"
     messages = [f"{how} {decision.model} version {decision.version}{alias}. {decision.summary}"]
     messages += [
-        f"Not passed: {criterion.name} is {criterion.value}; it must be {criterion.bound}."
+        f"{criterion.name}: {criterion.value}; it must be {criterion.bound}. {criterion.sentence}".strip()
         for criterion in decision.criteria
         if not criterion.passed
     ]
+    if decision.ready and decision.mode == "wait" and decision.champion != decision.version:
+        messages.append(
+            f"To make it champion: unmask promote --version {decision.version}, or move the alias in MLflow."
+        )
     return StageOutcome(
-        metrics={"model_version": float(decision.version), "promoted": float(decision.promoted)},
+        metrics={
+            "model_version": float(decision.version),
+            "promoted": float(decision.promoted),
+            "ready_for_champion": float(decision.ready),
+        },
         messages=tuple(messages),
     )
 
@@ -275,17 +336,142 @@ class Server:
             run_id = run.info.run_id
             self._log_run(run_id, release, config)
             for info in release.detectors:
-                self._log_detector(experiment, run_id, info)
+                self._log_detector(experiment, run_id, info, release)
             model_id = self._log_model(run_id, release)
+            # The same figures again on the model, where MLflow's page of the version shows them.
+            self.client.log_batch(run_id, metrics=_metrics(run_metrics(release), model_id=model_id))
             version = self._create_version(model_id, run_id, release, config)
         return Registered(version, run_id, is_new=True)
 
-    def attach(self, registered: Registered, decision: PromotionDecision, path: Path) -> None:
+    def decide(
+        self, registered: Registered, release: Release, config: PromoteConfig, faces: Path | None
+    ) -> PromotionDecision:
+        """Compare a version with the champion and decide about its alias; nothing is moved yet.
+
+        Args:
+            registered: The version.
+            release: Its documents.
+            config: Bounds, aliases and mode.
+            faces: Its face crops, or None.
+
+        Returns:
+            The decision, made against the champion that still is one when it is returned.
+
+        Raises:
+            InputError: The champion keeps changing.
+        """
+        model, alias = config.registered_model, config.champion_alias
+        for _ in range(MAX_COMPARISONS):
+            champion, _ = reconcile(self.client, model, alias)
+            other = None
+            if champion and champion != registered.version:
+                with self._left_by(model, champion) as left:
+                    other = compare_with(left, release, faces)
+            result = decide(release.evidence(other), config)
+            if reconcile(self.client, model, alias)[0] == champion:
+                return self._decision(registered, result, config, champion)
+        raise InputError(
+            f"The alias {alias} of {model} was moved {MAX_COMPARISONS} times while a decision was made.",
+            "Let one person or one pipeline decide at a time; then promote again.",
+        )
+
+    def _decision(
+        self, registered: Registered, result: GateResult, config: PromoteConfig, champion: str
+    ) -> PromotionDecision:
+        alias = config.alias if result.sound else None
+        summary = result.summary
+        if champion == registered.version:
+            alias, summary = config.champion_alias, f"Version {champion} is the champion already. {result.summary}"
+        elif result.ready and config.mode == "automatic":
+            alias = config.champion_alias
+        return PromotionDecision(
+            model=config.registered_model,
+            version=registered.version,
+            alias=alias,
+            run_id=registered.run_id,
+            tracking_uri=self.uri,
+            criteria=result.criteria,
+            promoted=alias is not None,
+            summary=summary,
+            champion=champion or None,
+            mode=config.mode,
+            ready=result.ready,
+            decided_at=now(),
+        )
+
+    @contextlib.contextmanager
+    def _left_by(self, model: str, version: str) -> Iterator[Left]:
+        """Give access to what a version left in the registry; files are fetched when they are asked for."""
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_model_version(model, version)
+        with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
+
+            def file(name: str) -> Path | None:
+                try:
+                    return Path(self.client.download_artifacts(found.run_id, name, temporary))
+                except (MlflowException, OSError):
+                    return None
+
+            def bundle() -> Path:
+                folder = Path(temporary) / "bundle"
+                if not folder.is_dir():
+                    try:
+                        self.download_bundle(found, folder)
+                    except (MlflowException, OSError) as error:
+                        problem = f"The bundle of version {version} cannot be fetched: {error}."
+                        raise InputError(problem, "Look at the artifact store.") from error
+                return folder
+
+            yield Left(version, file, bundle)
+
+    def attach(self, registered: Registered, decision: PromotionDecision, folder: Path) -> None:
         """Put the decision on the run and on the version."""
-        self.client.log_artifact(registered.run_id, str(path))
-        for key, value in (("unmask.decision", decision.summary), ("unmask.gate", _verdict(decision))):
+        for name in (DECISION, *DECISION_PAGES):
+            self.client.log_artifact(registered.run_id, str(folder / name))
+        tags = {
+            "unmask.decision": f"{headline(decision)}. {decision.summary}",
+            "unmask.gate": gate_verdict(decision),
+            "unmask.decided_at": decision.decided_at,
+            "unmask.decided_against": decision.champion or "none",
+        }
+        for key, value in tags.items():
             self.client.set_model_version_tag(decision.model, decision.version, key, value)
             self.client.set_tag(registered.run_id, key, value)
+
+    def set_aliases(self, decision: PromotionDecision, config: PromoteConfig, lock: Lock) -> None:
+        """Move the aliases as was decided; the history of the champion is kept.
+
+        Raises:
+            InputError: The lock was removed, or somebody moves the champion's alias at this very moment.
+        """
+        lock.check()
+        model, version = decision.model, decision.version
+        on_trial = champion_of(self.client, model, config.alias)
+        if decision.alias == config.alias:
+            self.client.set_registered_model_alias(model, config.alias, version)
+        elif on_trial == version:
+            # It is champion now, or not sound: either way it is no longer on trial.
+            self.client.delete_registered_model_alias(model, config.alias)
+        if decision.alias != config.champion_alias or decision.champion == version:
+            return
+        champion, moves = reconcile(self.client, model, config.champion_alias)
+        if champion != (decision.champion or ""):
+            raise InputError(
+                f"The alias {config.champion_alias} was moved to {champion or 'nothing'} while version {version} was "
+                f"compared with {decision.champion or 'nothing'}.",
+                "Promote again: it will be compared with the new champion.",
+            )
+        move_champion(
+            self.client,
+            model,
+            config.champion_alias,
+            version,
+            action="promote",
+            by=f"{current_user()} (automatic)",
+            why=decision.summary,
+            moves=moves,
+        )
 
     def version(self, name: str, alias: str | None, number: str | None) -> Any:
         """Look a registered version up.
@@ -358,15 +544,26 @@ class Server:
         )
         self.client.log_artifact(run_id, str(release.dataset_folder / "dataset.json"))
         self.client.log_artifact(run_id, str(release.bundle_folder / MANIFEST))
+        for name in OPTIMISATION_FILES:
+            if (release.bundle_folder / name).is_file():
+                self.client.log_artifact(run_id, str(release.bundle_folder / name))
         self._log_evaluation(run_id, release)
 
     def _log_evaluation(self, run_id: str, release: Release) -> None:
         self.client.log_batch(run_id, metrics=_metrics(run_metrics(release)))
         for name in EVALUATION_FILES:
             self.client.log_artifact(run_id, str(release.evaluation_folder / name))
+        with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
+            # What a later challenger is compared with.
+            if release.scores is not None:
+                write_table(Path(temporary) / SCORES, release.scores, TEST_SCORES)
+            if release.samples is not None:
+                write_table(Path(temporary) / SEEN, seen_samples(release.samples), SEEN_SAMPLES)
+            self.client.log_artifacts(run_id, temporary)
         self.client.set_tag(run_id, EVALUATION_TAG, release.evaluation_sha256)
 
-    def _log_detector(self, experiment: str, parent: str, info: DetectorInfo) -> None:
+    def _log_detector(self, experiment: str, parent: str, info: DetectorInfo, release: Release) -> None:
+        """Log one training as a run of its own, with the detector as a model of its own."""
         from mlflow.entities import Param
 
         tags = {"mlflow.parentRunId": parent, "unmask.dataset_version": info.dataset_version}
@@ -387,7 +584,27 @@ class Server:
         with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
             info.save(Path(temporary) / "detector.json")
             self.client.log_artifact(run_id, str(Path(temporary) / "detector.json"))
+        self._log_onnx(experiment, run_id, info, release)
         self.client.set_terminated(run_id, "FINISHED")
+
+    def _log_onnx(self, experiment: str, run_id: str, info: DetectorInfo, release: Release) -> None:
+        """Log the exported network in MLflow's own ONNX form: from a batch of preprocessed crops to logits."""
+        try:
+            import mlflow.onnx
+            import onnx
+        except ImportError as error:
+            raise MissingExtraError("Logging detectors as models", "training") from error
+        preprocessing = release.manifest.preprocessing[info.name]
+        with self.mlflow.start_run(run_id=run_id, nested=True):
+            logged = mlflow.onnx.log_model(
+                onnx.load_model(str(release.bundle_folder / release.manifest.onnx[info.name])),
+                name=file_safe(info.name),
+                signature=_onnx_signature(preprocessing),
+                pip_requirements=_requirements("onnx", "onnxruntime", "numpy"),
+                metadata={"preprocessing": preprocessing.model_dump(mode="json")},
+                tags={"unmask.detector": info.name, "unmask.dataset_version": info.dataset_version},
+            )
+        self.client.log_batch(run_id, metrics=_metrics(detector_metrics(info), model_id=str(logged.model_id)))
 
     def _log_model(self, run_id: str, release: Release) -> str:
         """Log the bundle as a model that carries its own code and face networks; return its id."""
@@ -399,7 +616,7 @@ class Server:
                 code_paths=[str(Path(unmask.__file__).parent), str(_face_networks(Path(temporary)))],
                 signature=_signature(),
                 input_example=_input_example(),
-                pip_requirements=_requirements(),
+                pip_requirements=_requirements(*RUNTIME_PACKAGES),
                 model_config={"allow_paths": False},
                 tags=run_tags(release),
                 params={"detectors": ", ".join(release.manifest.detectors)},
@@ -600,9 +817,21 @@ def _face_networks(folder: Path) -> Path:
     return package
 
 
-def _requirements() -> list[str]:
-    """Pin what scoring imports to what is installed here; MLflow would take many seconds to guess it."""
-    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *RUNTIME_PACKAGES)]
+def _requirements(*packages: str) -> list[str]:
+    """Pin packages to what is installed here; MLflow would take many seconds to guess them."""
+    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *packages)]
+
+
+def _onnx_signature(preprocessing: Preprocessing) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    size = preprocessing.size_px
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size), INPUT)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), OUTPUT)]),
+    )
 
 
 def _signature() -> Any:
@@ -636,16 +865,12 @@ def _input_example() -> Any:
     return pd.DataFrame({"media": [simplejpeg.encode_jpeg(image, quality=80)], "name": ["shade.jpg"]})
 
 
-def _metrics(values: Mapping[str, float], step: int = 0) -> list[Any]:
+def _metrics(values: Mapping[str, float], step: int = 0, model_id: str | None = None) -> list[Any]:
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    return [Metric(key, value, now_ms, step) for key, value in values.items()]
+    return [Metric(key, value, now_ms, step, model_id=model_id) for key, value in values.items()]
 
 
 def _summary(release: Release) -> str:
     return (release.evaluation_folder / "summary.md").read_text(encoding="utf-8")[:5000]
-
-
-def _verdict(decision: PromotionDecision | GateResult) -> str:
-    return "passed" if decision.promoted else "failed"

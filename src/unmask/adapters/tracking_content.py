@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+import unmask
 from unmask.config import ExtractConfig, PromoteConfig
-from unmask.deployment.bundle import EXTRACT, MANIFEST, file_problems, file_safe, read_checked, read_manifest
-from unmask.deployment.gate import Evidence
+from unmask.deployment.bundle import EXTRACT, FUSION, MANIFEST, file_problems, file_safe, read_checked, read_manifest
+from unmask.deployment.gate import Champion, Evidence
+from unmask.deployment.paired import leaks, own_scores, read_samples
 from unmask.errors import ContractError
 from unmask.schemas import (
+    ROBUSTNESS,
+    TEST_SCORES,
     DatasetInfo,
     DetectorInfo,
     EnsembleInfo,
@@ -21,11 +28,13 @@ from unmask.schemas import (
     ExtractionInfo,
     FusionInfo,
     Manifest,
+    read_table,
     sha256_file,
 )
 
 MAX_PARAMETER_LENGTH = 500
 EVALUATION_FILES = ("report.html", "summary.md", "metrics.json", "robustness.parquet")
+OWN_SCORES = "test_scores.parquet"
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,11 @@ class Release:
         extract_config: How files are measured.
         detectors: One document a detector, in the order of the ensemble.
         ensemble: How they are joined.
-        fusion: How features are joined.
+        fusion: How features are joined, as the bundle does it.
+        samples: Usable rows of SAMPLES; None without the table.
+        scores: Rows of TEST_SCORES of what the bundle holds; None without the tables.
+        robustness: Rows of ROBUSTNESS.
+        features_folder: Holds ``features.parquet``.
     """
 
     bundle_folder: Path
@@ -61,14 +74,30 @@ class Release:
     detectors: tuple[DetectorInfo, ...]
     ensemble: EnsembleInfo
     fusion: FusionInfo
+    samples: pd.DataFrame | None
+    scores: pd.DataFrame | None
+    robustness: pd.DataFrame
+    features_folder: Path
+
+    @property
+    def threshold(self) -> float:
+        """From which probability on the bundle calls a file fake."""
+        return self.fusion.operating_points[self.fusion.default_operating_point].threshold
 
     @property
     def name(self) -> str:
         """Name of the run: data set and first characters of the bundle's hash."""
         return f"{self.dataset.name} {self.manifest_sha256[:8]}"
 
-    def evidence(self) -> Evidence:
-        """Return what the gate looks at."""
+    def evidence(self, champion: Champion | None = None) -> Evidence:
+        """Return what the gate looks at.
+
+        Args:
+            champion: The version that serves, as far as it can be compared.
+
+        Returns:
+            The evidence.
+        """
         stated: dict[str, ExtractionInfo | DetectorInfo] = {"features": self.extraction}
         stated |= {f"detector {info.name}": info for info in self.detectors}
         return Evidence(
@@ -78,6 +107,11 @@ class Release:
             dataset_versions={name: document.dataset_version for name, document in stated.items()},
             extractor_versions={name: document.extractor_version for name, document in stated.items()},
             file_problems=file_problems(self.bundle_folder, self.manifest),
+            scores=self.scores,
+            threshold=self.threshold,
+            robustness=self.robustness if len(self.robustness) else None,
+            leaks=None if self.samples is None else leaks(self.samples),
+            champion=champion,
         )
 
 
@@ -118,6 +152,7 @@ def read_release(
         raise ContractError(
             bundle / MANIFEST, "detectors", f"holds {', '.join(absent)}, which --trained does not give", ""
         )
+    samples = read_samples(dataset) if (dataset / "samples.parquet").is_file() else None
     return Release(
         bundle_folder=bundle,
         evaluation_folder=evaluation,
@@ -131,8 +166,22 @@ def read_release(
         extract_config=ExtractConfig.model_validate_json(contents[EXTRACT]),
         detectors=tuple(by_name[name] for name in manifest.detectors),
         ensemble=EnsembleInfo.load(ensemble / "ensemble.json"),
-        fusion=FusionInfo.load(fusion / "fusion.json"),
+        fusion=FusionInfo.model_validate_json(contents[FUSION]),
+        samples=samples,
+        scores=_scores(bundle, fusion, samples),
+        robustness=read_table(evaluation / "robustness.parquet", ROBUSTNESS).to_pandas(),
+        features_folder=features,
     )
+
+
+def _scores(bundle: Path, fusion: Path, samples: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Read the test scores of what the bundle holds: its own where it was optimised, else those of fusion."""
+    if (bundle / OWN_SCORES).is_file():
+        own: pd.DataFrame = read_table(bundle / OWN_SCORES, TEST_SCORES).to_pandas()
+        return own
+    if samples is None or not (fusion / "scores.parquet").is_file():
+        return None
+    return own_scores(samples, fusion)
 
 
 def run_parameters(release: Release, config: PromoteConfig) -> dict[str, str]:
@@ -233,7 +282,33 @@ def run_tags(release: Release) -> dict[str, str]:
         "unmask.dataset_version": release.dataset.version,
         "unmask.extractor_version": release.manifest.extractor_version,
         "unmask.version": release.manifest.unmask_version,
+        "unmask.git_commit": git_commit(),
     }
+
+
+def git_commit() -> str:
+    """Name the commit of the checkout that this package runs from.
+
+    Returns:
+        40 hexadecimal characters; what the environment variable ``UNMASK_GIT_COMMIT`` says where there is no checkout,
+        as in a container; else ``unknown``.
+    """
+    for folder in Path(unmask.__file__).resolve().parents:
+        if (folder / ".git" / "HEAD").is_file():
+            return _head(folder / ".git") or "unknown"
+    return os.environ.get("UNMASK_GIT_COMMIT", "") or "unknown"
+
+
+def _head(git: Path) -> str:
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
+    name = head.removeprefix("ref: ")
+    if name == head:
+        return head
+    if (git / name).is_file():
+        return (git / name).read_text(encoding="utf-8").strip()
+    packed = git / "packed-refs"
+    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), "")
 
 
 def version_description(release: Release) -> str:
@@ -244,6 +319,7 @@ def version_description(release: Release) -> str:
         f"Deepfake detector of {', '.join(release.manifest.detectors)}, joined with forensic features.",
         "",
         f"- Data set: {release.dataset.name}, version `{release.dataset.version}`",
+        f"- Code: unmask {release.manifest.unmask_version}, commit `{git_commit()}`",
         *(f"- Test {metric} of {evaluation.headline}: {estimate}" for metric, estimate in figures.items()),
         f"- Verdicts at `{evaluation.operating_point.name}`: fake from {evaluation.operating_point.threshold:.3f}; "
         f"on test FPR {evaluation.operating_point.fpr}, TPR {evaluation.operating_point.tpr}",

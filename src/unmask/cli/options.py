@@ -44,7 +44,8 @@ def stage(function: Command) -> Command:
         task = ExecutorIO.from_json(executor_input) if executor_input else None
         if task is not None and "trained" in options:
             options["trained"] = (*options["trained"], *task.input_paths("detectors"))
-        if "trained" in options and not options["trained"]:
+        # `promote --version` needs no folder at all.
+        if "trained" in options and not options["trained"] and not options.get("version"):
             raise InputError("No trained detector was given.", "Give --trained FOLDER once for each detector.")
         outcome: StageOutcome = function(config=config, **options)
         for message in outcome.messages:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from unmask.cli.options import (
     ensemble_option,
     faces_option,
     features_option,
-    folder_option,
     fusion_option,
     local_tracking_uri,
     named_sources,
@@ -25,6 +25,7 @@ from unmask.cli.options import (
     store_option,
     trained_option,
 )
+from unmask.cli.registry import by_option, promote_registered, tracking_option, why_option
 from unmask.cli.root import DEFAULT_WORK, cli
 from unmask.config import UnmaskConfig
 from unmask.objects import FolderStore
@@ -87,9 +88,17 @@ def train(
 
     With --store, a killed training goes on from its last checkpoint and ends with the same weights.
     """
+    from unmask.training.parallel import is_follower, processes_wanted, start_processes
     from unmask.training.train_stage import run_train
 
-    return run_train(detector, dataset, faces, features, out, config.train, config.seed, store)
+    context = click.get_current_context()
+    number = processes_wanted(config.train.resolved_for(detector))
+    if number > 1:  # the first of them reports and writes; this process only waits
+        context.exit(start_processes(number, ["unmask.cli", *sys.argv[1:]]))
+    outcome = run_train(detector, dataset, faces, features, out, config.train, config.seed, store)
+    if is_follower():
+        context.exit()
+    return outcome
 
 
 @cli.command()
@@ -160,20 +169,48 @@ def bundle(out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
     return run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle)
 
 
+def _given(required: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Ask for the folders that only one form of a command needs."""
+    missing = [f"--{name}" for name, folder in required.items() if folder is None]
+    if missing:
+        raise click.UsageError(f"Missing option {', '.join(missing)}; or give --version N alone.")
+    return {name: folder for name, folder in required.items() if folder is not None}
+
+
 @cli.command()
-@folder_option("bundle", "Folder that `bundle` wrote.")
-@folder_option("evaluation", "Folder that `evaluate` wrote.")
-@dataset_option
-@features_option
+@click.option("--bundle", type=FOLDER, help="Folder that `bundle` wrote.")
+@click.option("--evaluation", type=FOLDER, help="Folder that `evaluate` wrote.")
+@click.option("--dataset", type=FOLDER, help="Folder that `ingest` wrote.")
+@click.option("--faces", type=FOLDER, help="Face crops that `extract` wrote, to score the champion on them.")
+@click.option("--features", type=FOLDER, help="Features that `extract` wrote.")
 @trained_option
-@ensemble_option
-@fusion_option
-@click.option("--tracking-uri", default="", help="MLflow server or sqlite:/// URI.  [default: a file in .unmask]")
-@out_option
+@click.option("--ensemble", type=FOLDER, help="Folder that `ensemble` wrote.")
+@click.option("--fusion", type=FOLDER, help="Folder that `fuse` wrote.")
+@click.option("--out", type=FOLDER, help="Folder for the decision; appears only when the stage has succeeded.")
+@click.option("--version", metavar="N", help="Make this registered version champion; needs no folder.")
+@click.option("--overrule", is_flag=True, help="With --version: also against the gate; needs --why.")
+@why_option
+@by_option
+@tracking_option
 @stage
-def promote(tracking_uri: str, out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
-    """Log the run to MLflow, register the bundle, and give it its alias if the gate lets it pass."""
+def promote(
+    version: str | None,
+    overrule: bool,
+    why: str,
+    by: str,
+    tracking_uri: str,
+    trained: Sequence[Path],
+    faces: Path | None,
+    config: UnmaskConfig,
+    **folders: Path | None,
+) -> StageOutcome:
+    """Log the run to MLflow, register the bundle, and give it the alias that the gate allows.
+
+    With --version N instead of folders, make a registered version the champion.
+    """
+    if version:
+        return promote_registered(version, tracking_uri, config.promote, why, by, overrule)
     from unmask.adapters.tracking import run_promote
 
     uri = tracking_uri or local_tracking_uri(DEFAULT_WORK)
-    return run_promote(**inputs, tracking_uri=uri, out=out, config=config.promote)
+    return run_promote(**_given(folders), trained=trained, faces=faces, tracking_uri=uri, config=config.promote)

@@ -422,7 +422,7 @@ def _common_conditions(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         )
         for each in (own, other)
     ]
-    joined = tables[0][["value"]].join(tables[1][["value"]], rsuffix="_champion", how="inner")
+    joined = tables[0][["value"]].join(tables[1]["value"].rename("value_champion"), how="inner")
     return joined.dropna()
 
 

@@ -101,7 +101,8 @@ def pair(
     rows = challenger.drop_duplicates("sha256")
     rows = rows.assign(champion=rows["sha256"].map(champion)).dropna(subset=["champion"])
     if labels is not None:
-        rows = rows.loc[rows["label"] == rows["sha256"].map(labels)]
+        stated = rows["sha256"].map(labels)
+        rows = rows.loc[stated.isna() | (rows["label"] == stated)]
     return rows.sort_values("sample_id", ignore_index=True)
 
 

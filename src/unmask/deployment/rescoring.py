@@ -91,13 +91,17 @@ class CropScorer:
             )
 
     def score(
-        self, faces: Path, features: Path, sample_ids: Collection[str], damage: Damage | None = None
+        self,
+        faces: Path,
+        features: Path | None,
+        sample_ids: Collection[str],
+        damage: Damage | None = None,
     ) -> dict[str, float]:
         """Score samples from their stored crops and features.
 
         Args:
             faces: Folder of FACES parts.
-            features: Folder with ``features.parquet``.
+            features: Folder with ``features.parquet``; None stops at the ensemble, which sees nothing but crops.
             sample_ids: Which.
             damage: Applied to every crop that is scored; gets the crop and its key.
 
@@ -114,12 +118,14 @@ class CropScorer:
             rows.append(self._video_logits(crops, damage))
         if not ids:
             return {}
-        logit, _, _ = apply_ensemble(self.ensemble, np.stack(rows))
-        columns = _feature_columns(features, ids)
-        try:
-            probability = apply_fusion(self.fusion, logit, columns)
-        except ValueError as error:
-            raise InputError(f"The features in {features} do not suit the bundle: {error}.", "Extract anew.") from error
+        logit, probability, _ = apply_ensemble(self.ensemble, np.stack(rows))
+        if features is not None:
+            try:
+                probability = apply_fusion(self.fusion, logit, _feature_columns(features, ids))
+            except ValueError as error:
+                raise InputError(
+                    f"The features in {features} do not suit the bundle: {error}.", "Extract them anew."
+                ) from error
         return {name: float(p) for name, p in zip(ids, probability, strict=True) if np.isfinite(p)}
 
     def _video_logits(self, crops: pd.DataFrame, damage: Damage | None) -> NDArray[np.float64]:
