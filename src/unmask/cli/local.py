@@ -67,16 +67,6 @@ def score(
         click.echo(verdict.model_dump_json() if as_json else render_text(verdict))
 
 
-@cli.command()
-def detectors() -> None:
-    """List the detectors that `train` knows."""
-    from unmask.detectors import names
-
-    for name in names():
-        click.echo(name)
-    click.echo("timm:<any model of timm with an average-pooled backbone>")
-
-
 @cli.group()
 def config() -> None:
     """Write and check configuration files."""

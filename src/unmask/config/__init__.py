@@ -5,6 +5,7 @@ from unmask.config.models import (
     AttackName,
     AugmentationConfig,
     BundleConfig,
+    DownloadConfig,
     EnsembleConfig,
     EvaluateConfig,
     ExtractConfig,
@@ -17,6 +18,7 @@ from unmask.config.models import (
     StorageConfig,
     TrainConfig,
     TrainOverrides,
+    TuneConfig,
     UnmaskConfig,
 )
 
@@ -24,6 +26,7 @@ __all__ = [
     "AttackName",
     "AugmentationConfig",
     "BundleConfig",
+    "DownloadConfig",
     "EnsembleConfig",
     "EvaluateConfig",
     "ExtractConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "StorageConfig",
     "TrainConfig",
     "TrainOverrides",
+    "TuneConfig",
     "UnmaskConfig",
     "commented_defaults",
     "load_config",

@@ -30,6 +30,19 @@ class StorageConfig(Section):
     timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
 
 
+class DownloadConfig(Section):
+    """Sources that are fetched: archives behind https://, Kaggle, the FaceForensics++ server."""
+
+    connections: int = Field(default=4, ge=1, le=32, description="files that are fetched at the same time")
+    attempts: int = Field(default=6, ge=1, le=20, description="tries without progress before a download fails")
+    timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
+    max_unpacked_gib: float = Field(default=1000, gt=0, description="an archive that unpacks to more is refused")
+    max_unpacked_ratio: float = Field(
+        default=200, ge=2, description="an archive that unpacks to more than so many times its size is refused"
+    )
+    max_unpacked_files: int = Field(default=5_000_000, ge=1, description="an archive with more entries is refused")
+
+
 class SplitFractions(Section):
     """Shares of groups that go to each split; they must sum to 1."""
 
@@ -56,6 +69,20 @@ class IngestConfig(Section):
     metadata_auc_limit: float = Field(
         default=0.7, ge=0.5, le=1, description="warn when file metadata alone tell the classes apart better than this"
     )
+    layouts: dict[str, str] = Field(
+        default_factory=dict,
+        description="source name to layout (folders, metadata, table, faceforensics, celeb_df, dfd, deeperforensics, "
+        "asvspoof, wavefake); the others are recognised",
+    )
+    official_splits: Literal["ignore", "honour"] = Field(
+        default="ignore", description="divisions that data sets come with; honour: calib is taken from their train"
+    )
+    relate: Literal["all", "target"] = Field(
+        default="all",
+        description="all: files that share a person share a split; target: only by whose body is seen, where swaps "
+        "join everybody",
+    )
+    near_duplicates: bool = Field(default=True, description="find files that show or say the same, and group them")
 
 
 class ExtractConfig(Section):
@@ -175,6 +202,7 @@ class TrainConfig(Section):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
     processes: int = Field(default=0, ge=0, description="one a GPU when 0; more than 1 train together (DDP)")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 is one per core")
+    tensorboard: str | None = Field(default=None, description="folder for TensorBoard logs, written while it trains")
     models: dict[str, TrainOverrides] = Field(
         # The default backbone is there to be quick on a CPU; at its native 176 px it takes three times as long.
         default_factory=lambda: {"timm:resnet10t": TrainOverrides(input_size_px=112)},
@@ -398,6 +426,7 @@ class UnmaskConfig(Section):
         description="see `unmask detectors`",
     )
     storage: StorageConfig = StorageConfig()
+    download: DownloadConfig = DownloadConfig()
     ingest: IngestConfig = IngestConfig()
     extract: ExtractConfig = ExtractConfig()
     train: TrainConfig = TrainConfig()

@@ -92,6 +92,22 @@ class DatasetInfo(Document):
     sources: dict[str, str]
 
 
+class ReferenceDrift(Document):
+    """How far the values of a feature are from those of a reference.
+
+    Attributes:
+        n_reference: Values of the reference.
+        psi: Population stability index over the tenths of the reference.
+        ks: Kolmogorov–Smirnov distance.
+        p_value: Of that distance, corrected for the number of features (Holm).
+    """
+
+    n_reference: int
+    psi: float
+    ks: float
+    p_value: float
+
+
 class FeatureHealth(Document):
     """State of one feature over the training and calibration rows.
 
@@ -106,6 +122,7 @@ class FeatureHealth(Document):
         level: ok, warning or critical.
         problems: What is wrong, with cause and fix.
         null_reasons: Reason code to number of rows.
+        drift: How far the values are from those of a reference; null without one.
     """
 
     name: str
@@ -118,6 +135,7 @@ class FeatureHealth(Document):
     level: Literal["ok", "warning", "critical"]
     problems: list[str] = []
     null_reasons: dict[str, int] = {}
+    drift: ReferenceDrift | None = None
 
 
 class ExtractionInfo(Document):
@@ -179,6 +197,46 @@ class TrainingCurvePoint(Document):
     val_auc: float | None
     learning_rate: float
     seconds: float
+
+
+class TuningTrial(Document):
+    """One training of a search.
+
+    Attributes:
+        number: From 0; 0 has the settings as they were.
+        settings: What was tried.
+        value: Best figure of `checkpoint_metric` on val; null when it was given up.
+        epochs: That were trained.
+        state: ``complete``, ``pruned`` (behind the others) or ``failed``.
+        reason: Of a failure.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    value: float | None
+    epochs: int
+    state: str
+    reason: str = ""
+
+
+class TuningInfo(Document):
+    """A search for training settings; everything in it was chosen on val, and is optimistic therefore.
+
+    Attributes:
+        detector: Its name.
+        metric: The figure on val videos that was made large.
+        trials: All of them, in order.
+        best: Number of the best one.
+        dataset_version: Of the data set.
+        seed: Of the search; every training has the same.
+    """
+
+    detector: str
+    metric: str
+    trials: list[TuningTrial]
+    best: int
+    dataset_version: str
+    seed: int
 
 
 class DetectorInfo(Document):
@@ -274,6 +332,7 @@ class EnsembleInfo(Document):
         stacking: Coefficients of the calibrated logits, then the intercept, in place of ``weights``; empty when the
             combined logit is a weighted mean.
         gains: Method name to its cross-validated gain in AUC over equal weights on calib, paired.
+        dataset_version: Version of the data set; empty when unknown.
     """
 
     detectors: list[str]
@@ -289,6 +348,7 @@ class EnsembleInfo(Document):
     deviation: float = 0.0
     stacking: list[float] = []
     gains: dict[str, Estimate] = {}
+    dataset_version: str = ""
 
 
 class RealEvidence(Document):

@@ -114,6 +114,10 @@ SAMPLES = TableSpec(
         _STATUS,
         _REASON,
         Column("container", pa.string(), "format of the file", True, optional=True),
+        Column("pixel_format", pa.string(), "of the picture, or the sample format of audio", True, optional=True),
+        Column("encoder", pa.string(), "program that wrote the file, or quality of a JPEG", True, optional=True),
+        Column("channels", pa.int16(), "of the audio stream", True, minimum=1, optional=True),
+        Column("peak_dbfs", pa.float64(), "highest level of the sound, dB of full scale", True, optional=True),
     ),
     key=("sample_id",),
 )
@@ -171,6 +175,17 @@ FRAME_SCORES = TableSpec(
         Column("logit", pa.float64(), "detector output; larger means more fake"),
     ),
     key=("sample_id", "face_index", "frame_index"),
+)
+
+VIDEO_LOGITS = TableSpec(
+    "video logits",
+    (
+        _SAMPLE,
+        _id("detector", "its name"),
+        _SPLIT,
+        Column("logit", pa.float64(), "mean over frames, before any calibration"),
+    ),
+    key=("sample_id", "detector"),
 )
 
 VIDEO_SCORES = TableSpec(

@@ -29,9 +29,10 @@ from unmask.schemas import (
     write_table,
 )
 from unmask.training.checkpoint import Checkpoints
-from unmask.training.device import describe_device, reproducible, resolve_device
+from unmask.training.device import available_cores, describe_device, reproducible, resolve_device
+from unmask.training.events import TensorBoardLog
 from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops, limit_samples
-from unmask.training.parallel import joined
+from unmask.training.parallel import ALONE, Group, joined
 from unmask.training.selection import val_auc_estimate
 from unmask.training.trainer import Fitted, Trainer, score_rows
 
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 # Part of the checkpoint key: raise it when the loop changes what the same settings come to.
 TRAINER_VERSION = "2"
 PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
+Listener = Callable[[TrainingCurvePoint], None]
+SPLITS = ("train", "val", "calib", "test")
 SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
 
 
@@ -64,7 +67,7 @@ def run_train(
     config: TrainConfig,
     seed: int,
     store: Path | None = None,
-    listener: Callable[[TrainingCurvePoint], None] | None = None,
+    listener: Listener | None = None,
 ) -> StageOutcome:
     """Train a detector on train, choose its checkpoint on val, and score crops of all four splits.
 
@@ -87,31 +90,129 @@ def run_train(
         ConfigError: The detector cannot be built like this, or the device does not exist.
     """
     settings = config.resolved_for(detector)
-    origin = read_origin(dataset, features)
-    index = limited(labelled_crops(faces), settings.max_samples_per_class, seed)
-    check_splits(index.frame)
     with joined() as group, reproducible(settings, seed) as threads:
-        device = resolve_device(settings.device, group.local_rank)
-        model = detectors.build(detector, pretrained=settings.pretrained, input_size_px=settings.input_size_px)
-        loaders = {
-            split: CropLoader(
-                index.select((index.frame["split"] == split).to_numpy()), model.preprocessing, workers=threads
-            )
-            for split in ("train", "val", "calib", "test")
-        }
-        checkpoints = Checkpoints(checkpoint_folder(store, detector, settings, origin, seed))
-        trainer = Trainer(
-            model, loaders["train"], loaders["val"], settings, seed, device, checkpoints, group=group, listener=listener
-        )
+        prepared = prepare(detector, dataset, faces, features, settings, seed, threads=threads, group=group)
+        checkpoints = Checkpoints(checkpoint_folder(store, detector, settings, prepared.origin, seed))
+        if settings.tensorboard and group.leads:
+            run = f"{detector}-{sha256_json([settings.model_dump(), seed])[:8]}".replace(":", "-")
+            listener = both(listener, TensorBoardLog(Path(settings.tensorboard), run))
+        trainer = prepared.trainer(settings, checkpoints, listener)
         fitted = trainer.fit()
         if not group.leads:
             return StageOutcome()
-        scores = score_splits(model, loaders, settings, device)
-        info = describe(model, detector, settings, seed, fitted, scores, origin, device)
+        scores = score_splits(trainer.detector, prepared.loaders(trainer.detector), settings, trainer.device)
+        info = describe(trainer.detector, detector, settings, seed, fitted, scores, prepared.origin, trainer.device)
     with new_directory(out) as folder:
         write_table(folder / "scores.parquet", scores, FRAME_SCORES)
-        info = detectors.save_detector(folder, model, info)
+        info = detectors.save_detector(folder, trainer.detector, info)
     return outcome(info, scores)
+
+
+def both(first: Listener | None, second: Listener) -> Listener:
+    """Tell two listeners of every epoch; the first may be missing."""
+
+    def tell(point: TrainingCurvePoint) -> None:
+        if first is not None:
+            first(point)
+        second(point)
+
+    return tell
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a training needs, read and checked; trainers can be made from it again and again.
+
+    Attributes:
+        name: Of the detector.
+        origin: Versions of data set and extractor.
+        index: The labelled crops.
+        seed: Of every random choice.
+        threads: That decode crops.
+        group: The processes that train together.
+    """
+
+    name: str
+    origin: Origin
+    index: CropIndex
+    seed: int
+    threads: int
+    group: Group
+
+    def loaders(self, model: Detector) -> dict[str, CropLoader]:
+        """Make a loader for each split."""
+        split = self.index.frame["split"].to_numpy()
+        return {
+            name: CropLoader(self.index.select(split == name), model.preprocessing, workers=self.threads)
+            for name in SPLITS
+        }
+
+    def trainer(
+        self,
+        config: TrainConfig,
+        checkpoints: Checkpoints | None = None,
+        listener: Listener | None = None,
+    ) -> Trainer:
+        """Make a trainer around a fresh detector, whose weights depend on the seed alone.
+
+        Args:
+            config: Resolved for the detector.
+            checkpoints: Where to keep what a resume needs; None keeps nothing.
+            listener: Told of every finished epoch.
+
+        Returns:
+            The trainer; it sees crops of train and val only.
+        """
+        device = resolve_device(config.device, self.group.local_rank)
+        torch.manual_seed(self.seed)
+        model = detectors.build(self.name, pretrained=config.pretrained, input_size_px=config.input_size_px)
+        loaders = self.loaders(model)
+        return Trainer(
+            model,
+            loaders["train"],
+            loaders["val"],
+            config,
+            self.seed,
+            device,
+            checkpoints or Checkpoints(None),
+            group=self.group,
+            listener=listener,
+        )
+
+
+def prepare(
+    detector: str,
+    dataset: Path,
+    faces: Path,
+    features: Path | None,
+    config: TrainConfig,
+    seed: int,
+    *,
+    threads: int = 0,
+    group: Group = ALONE,
+) -> Prepared:
+    """Read and check what a training needs.
+
+    Args:
+        detector: A registered name, or ``timm:<model>``.
+        dataset: Folder with ``dataset.json``.
+        faces: Folder with the parts of the faces table.
+        features: Folder with ``extraction.json``, or None.
+        config: Resolved for the detector.
+        seed: Of every random choice.
+        threads: That decode crops; 0 is one per core.
+        group: The processes that train together.
+
+    Returns:
+        The parts.
+
+    Raises:
+        InputError: See `run_train`.
+    """
+    origin = read_origin(dataset, features)
+    index = limited(labelled_crops(faces), config.max_samples_per_class, seed)
+    check_splits(index.frame)
+    return Prepared(detector, origin, index, seed, threads or config.threads or available_cores(), group)
 
 
 def read_origin(dataset: Path, features: Path | None) -> Origin:
@@ -174,7 +275,7 @@ def check_splits(frame: pd.DataFrame) -> None:
         InputError: train or val has no crops, or train has one class only; says how many there are of each.
     """
     videos = frame.drop_duplicates("sample_id")
-    counts = {split: int((videos["split"] == split).sum()) for split in ("train", "val", "calib", "test")}
+    counts = {split: int((videos["split"] == split).sum()) for split in SPLITS}
     listed = ", ".join(f"{split} {count}" for split, count in counts.items())
     for split in ("train", "val"):
         if not counts[split]:
@@ -211,7 +312,7 @@ def checkpoint_folder(store: Path | None, name: str, config: TrainConfig, origin
         "trainer": TRAINER_VERSION,
         "torch": torch.__version__,
         "detector": name,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"tensorboard"}),
         "pretrained": sha256_file(pretrained) if pretrained.is_file() else config.pretrained,
         "dataset": origin.dataset_version,
         "extractor": origin.extractor_version,

@@ -39,11 +39,13 @@ class Fitted:
     Attributes:
         curve: One point an epoch.
         best_epoch: Chosen on val.
+        best_value: The figure that chose it, larger is better; minus the loss where the figure is undefined.
         seconds: Wall time, with the time before a resume.
     """
 
     curve: list[TrainingCurvePoint]
     best_epoch: int
+    best_value: float
     seconds: float
 
 
@@ -148,7 +150,7 @@ class Trainer:
         self.balance = resolve_balance(labels, config.class_balance)
         self.views = TrainingViews(config, labels)
         self.val_rows = evenly_spaced_rows(val.index.frame, config.eval_frames_per_video)
-        first_epoch = self._batches_of(1)
+        first_epoch = self.batches_of(1)
         self.steps_per_epoch = len(first_epoch)
         drawn = train.index.frame["label"].to_numpy(np.float32)[np.concatenate(first_epoch) % len(train.index.frame)]
         objective = Objective(config, class_weights(drawn, self.balance, config.augmentation.self_blend))
@@ -173,7 +175,10 @@ class Trainer:
             self._finish_epoch(state)
             self._checkpoint(state)
         self._take_best(state)
-        return Fitted(state.curve, state.best_epoch, state.total_s)
+        best = state.best
+        assert best is not None  # a finished training has at least one epoch
+        value = -best.loss if best.chosen_by is None else best.chosen_by
+        return Fitted(state.curve, state.best_epoch, value, state.total_s)
 
     def _take_best(self, state: Progress) -> None:
         self.group.wait()  # the leader may still be writing them
@@ -183,8 +188,8 @@ class Trainer:
         if self.group.leads:
             self.checkpoints.save(state, self.stepper)
 
-    def _batches_of(self, epoch: int) -> list[Rows]:
-        """Rows of each optimiser step, over all processes."""
+    def batches_of(self, epoch: int) -> list[Rows]:
+        """Rows of each optimiser step of an epoch, over all processes."""
         order = self.train.epoch_order(
             self.config.train_frames_per_video, self.seed, epoch, even=self.balance == "sampler"
         )
@@ -193,7 +198,7 @@ class Trainer:
     def _run_epoch(self, state: Progress) -> None:
         """Train on the batches of an epoch that are not done yet; checkpoint now and then."""
         train_mode(self.detector)
-        todo = self._batches_of(state.epoch)[state.batch :]
+        todo = self.batches_of(state.epoch)[state.batch :]
         mine = [self.group.share(rows) for rows in todo]
         batches: Iterable[Batch] = self.train.batches(mine, self.views((self.seed, state.epoch)))
         if state.curve and state.curve[-1].seconds > LONG_EPOCH_S and self.group.leads:
