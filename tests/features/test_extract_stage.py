@@ -20,10 +20,11 @@ from hand_made import dataset
 
 from unmask.config import ExtractConfig
 from unmask.errors import InputError
-from unmask.features import CATALOGUE, EXTRACTOR_VERSION
+from unmask.features import CATALOGUE, EXTRACTOR_VERSION, results
 from unmask.features import extract_stage as stage
 from unmask.features.extract_stage import run_extract
 from unmask.media.preprocessing import decode_crop
+from unmask.objects import FolderStore
 from unmask.schemas import (
     FACES,
     FEATURES,
@@ -60,7 +61,7 @@ def made(media, tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("run")
     (root / "dataset").mkdir()
     dataset(root / "dataset", sorted(media.iterdir()))
-    outcome = run_extract(root / "dataset", root / "faces", root / "features", CONFIG, root / "store")
+    outcome = run_extract(root / "dataset", root / "faces", root / "features", CONFIG, FolderStore(root / "store"))
     return {name: root / name for name in ("dataset", "faces", "features", "store")} | {"outcome": outcome}
 
 
@@ -133,8 +134,8 @@ def test_faces_have_crops_labels_and_row_groups(made):
 
 
 def test_parts_are_cut_at_whole_row_groups(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "PART_ROWS", 10)
-    run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, made["store"])
+    monkeypatch.setattr(results, "PART_ROWS", 10)
+    run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, FolderStore(made["store"]))
     sizes = [pq.read_metadata(part).num_rows for part in sorted((tmp_path / "faces").glob("*.parquet"))]
     assert sizes == [10, 10, 5]
     assert read_table(tmp_path / "faces", FACES).equals(read_table(made["faces"], FACES))
@@ -151,7 +152,9 @@ def test_the_document_counts(made):
 
 def test_a_second_run_measures_nothing_and_gives_the_same(made, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "JOB", "no.such.module:function")  # no worker could start
-    outcome = run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, made["store"])
+    outcome = run_extract(
+        made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, FolderStore(made["store"])
+    )
     assert outcome.metrics["samples_reused"] == 11
     assert same_tables(made["faces"], tmp_path / "faces")
     assert same_tables(made["features"], tmp_path / "features")
@@ -162,7 +165,7 @@ def test_one_more_file_costs_one_file(made, media, tmp_path):
     extra = write_clip(tmp_path / "new.mp4", (noisy(drawn(0.15), np.random.default_rng(77)) for _ in range(24)))
     store = shutil.copytree(made["store"], tmp_path / "store")
     dataset(tmp_path / "dataset", [*sorted(media.iterdir()), extra])
-    outcome = run_extract(tmp_path / "dataset", tmp_path / "faces", tmp_path / "features", CONFIG, store)
+    outcome = run_extract(tmp_path / "dataset", tmp_path / "faces", tmp_path / "features", CONFIG, FolderStore(store))
     assert (outcome.metrics["samples_reused"], outcome.metrics["samples_ok"]) == (11, 9)
 
 
@@ -181,9 +184,9 @@ def test_without_a_store_nothing_is_left_behind_and_a_changed_file_fails(media, 
 def test_kill_9_in_the_middle_and_again_gives_the_same(made, tmp_path):
     script = (
         "import sys; from pathlib import Path; from unmask.config import ExtractConfig;"
-        "from unmask.features.extract_stage import run_extract;"
+        "from unmask.features.extract_stage import run_extract; from unmask.objects import FolderStore;"
         "a = [Path(p) for p in sys.argv[1:5]];"
-        "run_extract(a[0], a[1], a[2], ExtractConfig.model_validate_json(sys.argv[5]), a[3])"
+        "run_extract(a[0], a[1], a[2], ExtractConfig.model_validate_json(sys.argv[5]), FolderStore(a[3]))"
     )
     places = [str(made["dataset"]), *(str(tmp_path / name) for name in ("faces", "features", "store"))]
     command = [sys.executable, "-c", script, *places, json.dumps(CONFIG.model_dump(mode="json") | {"workers": 1})]
@@ -199,7 +202,7 @@ def test_kill_9_in_the_middle_and_again_gives_the_same(made, tmp_path):
     done = len(list(store.rglob("*.parquet")))
     assert 3 <= done < 11
     assert not (tmp_path / "features").exists()
-    outcome = run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, store)
+    outcome = run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", CONFIG, FolderStore(store))
     assert outcome.metrics["samples_reused"] == done
     assert same_tables(made["faces"], tmp_path / "faces")
     assert same_tables(made["features"], tmp_path / "features")
@@ -223,20 +226,20 @@ def test_a_crash_and_a_hang_become_rows_and_are_tried_again(made, media, tmp_pat
     dataset(tmp_path / "dataset", [media / f"face{n}.mp4" for n in range(4)])
     places = tmp_path / "dataset", tmp_path / "faces", tmp_path / "features"
     quick = CONFIG.model_copy(update={"timeout_s": 6.0})
-    run_extract(*places, quick, tmp_path / "store")
+    run_extract(*places, quick, FolderStore(tmp_path / "store"))
     rows = read_table(tmp_path / "features" / "features.parquet", FEATURES).to_pylist()
     assert [row["status"] for row in rows] == ["ok", "failed", "failed", "ok", "failed"]
     assert rows[1]["reason"].startswith("crashed: the worker ended with exit code 11")
     assert rows[2]["reason"].startswith("timeout: not done after 6 s")
     monkeypatch.undo()
-    outcome = run_extract(*places, quick, tmp_path / "store")
+    outcome = run_extract(*places, quick, FolderStore(tmp_path / "store"))
     assert (outcome.metrics["samples_reused"], outcome.metrics["samples_ok"]) == (2, 4)
 
 
 def test_too_many_failures_stop_with_a_sentence(made, tmp_path):
     strict = CONFIG.model_copy(update={"max_failed_share": 0.1})
     with pytest.raises(InputError, match=r"3 of 11 samples failed \(corrupt 1, no_face 1, truncated 1\)"):
-        run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", strict, made["store"])
+        run_extract(made["dataset"], tmp_path / "faces", tmp_path / "features", strict, FolderStore(made["store"]))
     assert not (tmp_path / "features").exists()
 
 
@@ -251,5 +254,5 @@ def test_remote_samples_are_refused(tmp_path, media):
     frame = read_table(tmp_path / "samples.parquet", SAMPLES).to_pandas()
     frame["uri"] = "s3://bucket/face0.mp4"
     write_table(tmp_path / "samples.parquet", frame.astype(object).where(frame.notna(), None), SAMPLES)
-    with pytest.raises(InputError, match="not on this machine"):
+    with pytest.raises(InputError, match="is not a file on this machine"):
         run_extract(tmp_path, tmp_path / "faces", tmp_path / "features", CONFIG)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from unmask.features import CATALOGUE
-from unmask.features.health import feature_health
+from unmask.features.health import feature_health, holm, stability_index
+from unmask.features.health_page import health_page
 
 
 def table(n: int = 20, **changes) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def test_sound_features_are_ok():
     assert (blur.low, blur.high, blur.null_share) == (values.min(), values.max(), 0)
 
 
-@pytest.mark.parametrize(("n_null", "level"), [(5, "ok"), (10, "ok"), (11, "warning"), (20, "critical")])
+@pytest.mark.parametrize(("n_null", "level"), [(5, "ok"), (10, "ok"), (11, "warning"), (20, "warning")])
 def test_missing_values(n_null, level):
     rows = table()
     rows.loc[: n_null - 1, "temp.rppg"] = np.nan
@@ -52,6 +53,63 @@ def test_missing_values(n_null, level):
     if level != "ok":
         assert "too short" in entry.problems[0]
         assert "longer clips" in entry.problems[0]
+
+
+def test_no_value_at_all_is_critical_unless_the_material_explains_it():
+    rows = table()
+    rows["temp.rppg"] = np.nan
+    unexplained = health_of(rows, "temp.rppg")
+    assert unexplained.level == "critical"
+    assert "No value at all in 20 rows" in unexplained.problems[0]
+    rows["null_reasons"] = [{"temp.rppg": "undefined" if i < 12 else "too_short"} for i in range(20)]
+    assert health_of(rows, "temp.rppg").level == "critical"
+    rows["null_reasons"] = [{"temp.rppg": "static"} for _ in range(20)]
+    assert health_of(rows, "temp.rppg").level == "warning"
+
+
+def test_a_missing_column_is_critical():
+    entry = health_of(table().drop(columns="art.freq"), "art.freq")
+    assert (entry.level, entry.n, entry.mean) == ("critical", 0, None)
+    assert "Run extract again" in entry.problems[0]
+
+
+def test_drift_is_found_where_it_is_and_seldom_where_it_is_not():
+    before = table(400)
+    moved = table(400, art__freq=table(400)["art.freq"].to_numpy() * 0.5 + 3)
+    found = {entry.name: entry for entry in feature_health(moved, before)}
+    assert found["art.freq"].level == "warning"
+    assert "drifted" in found["art.freq"].problems[-1]
+    assert found["art.freq"].drift.psi > 0.25
+    assert all(entry.level == "ok" for name, entry in found.items() if name != "art.freq")
+    alarms = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        now, then = (table(80, **{name: rng.normal(0, 1, 80) for name in CATALOGUE}) for _ in range(2))
+        alarms += any(entry.drift.p_value < 0.05 for entry in feature_health(now, then))
+    assert alarms <= 8  # 5 % of 60 is 3; without a correction it would be about 35
+
+
+def test_stability_index_and_correction_agree_with_their_definitions():
+    before = np.arange(1000.0)
+    assert stability_index(before, before) == pytest.approx(0, abs=1e-12)
+    now = np.repeat([50.0, 950.0], 500)
+    shares = np.where(np.isin(np.arange(10), (0, 9)), 500.5, 0.5) / 1005
+    expected = ((shares - 0.1) * np.log(shares / 0.1)).sum()
+    assert stability_index(before, now) == pytest.approx(expected, rel=0.02)
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_the_page_stands_alone_and_shows_what_is_wrong():
+    rows = table(face__mouth_static=np.full(20, 1.0))
+    rows["label"] = [0, 1] * 10
+    rows["temp.rppg"] = np.nan
+    text = health_page(feature_health(rows, table(40)), rows)
+    assert "All 20 values are 1" in text
+    assert 'class="critical"' in text
+    assert text.count("<svg") == len(CATALOGUE) - 2
+    assert all(name in text for name in CATALOGUE)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "PSI" in text
 
 
 def test_a_constant_feature_is_a_warning():

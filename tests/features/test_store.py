@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,13 @@ from unmask.config import ExtractConfig
 from unmask.features import CATALOGUE, Crop, Measurement
 from unmask.features import store as storing
 from unmask.features.store import Failure, FeatureStore, store_key
+from unmask.objects import FolderStore
 
 SHA = "ab" * 32
+
+
+def in_folder(folder: Path) -> FeatureStore:
+    return FeatureStore(FolderStore(folder), ExtractConfig(), folder / "scratch")
 
 
 def result() -> Measurement:
@@ -27,7 +33,7 @@ def result() -> Measurement:
 
 @pytest.mark.parametrize("value", [result(), Measurement({}, {}), Failure("truncated", "12 of 30: half")])
 def test_what_goes_in_comes_out(tmp_path, value):
-    store = FeatureStore(tmp_path, ExtractConfig())
+    store = in_folder(tmp_path)
     assert store.load(SHA, "video") is None
     store.save(SHA, "video", value)
     assert store.load(SHA, "video") == value
@@ -38,7 +44,7 @@ def test_what_goes_in_comes_out(tmp_path, value):
 def test_bytes_are_the_same_every_time(tmp_path):
     paths = []
     for name in ("a", "b"):
-        store = FeatureStore(tmp_path / name, ExtractConfig())
+        store = in_folder(tmp_path / name)
         store.save(SHA, "video", result())
         paths.append(store.path(SHA, "video"))
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -46,7 +52,7 @@ def test_bytes_are_the_same_every_time(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 500])
 def test_a_damaged_file_counts_as_absent(tmp_path, damage):
-    store = FeatureStore(tmp_path, ExtractConfig())
+    store = in_folder(tmp_path)
     store.save(SHA, "video", result())
     path = store.path(SHA, "video")
     path.write_bytes(damage(path.read_bytes()))
@@ -65,6 +71,8 @@ def test_a_damaged_file_counts_as_absent(tmp_path, damage):
         ("workers", 3, True),
         ("timeout_s", 5.0, True),
         ("max_failed_share", 0.1, True),
+        ("more_crops_of_rare_class", True, True),
+        ("stop_on_critical", False, True),
     ],
 )
 def test_only_settings_that_change_a_result_change_the_key(setting, value, same):
@@ -73,15 +81,22 @@ def test_only_settings_that_change_a_result_change_the_key(setting, value, same)
 
 
 def test_every_setting_is_decided_upon():
-    decided = {*storing._SETTINGS, "workers", "timeout_s", "max_failed_share"}
+    decided = {
+        *storing._SETTINGS,
+        "workers",
+        "timeout_s",
+        "max_failed_share",
+        "more_crops_of_rare_class",
+        "stop_on_critical",
+    }
     assert set(ExtractConfig.model_fields) == decided
 
 
 def test_another_extractor_version_measures_anew(tmp_path, monkeypatch):
-    before = FeatureStore(tmp_path, ExtractConfig())
+    before = in_folder(tmp_path)
     before.save(SHA, "video", result())
     monkeypatch.setattr(storing, "EXTRACTOR_VERSION", "another")
-    assert FeatureStore(tmp_path, ExtractConfig()).load(SHA, "video") is None
+    assert in_folder(tmp_path).load(SHA, "video") is None
 
 
 def test_a_crop_has_the_columns_of_the_table():

@@ -58,19 +58,42 @@ def ingest(sources: Sequence[str], out: Path, store: Path | None, config: Unmask
 @cli.command()
 @dataset_option
 @click.option("--out-faces", required=True, type=FOLDER, help="Folder for the face crops.")
-@click.option("--out-features", required=True, type=FOLDER, help="Folder for the feature table.")
-@store_option
+@click.option("--out-features", required=True, type=FOLDER, help="Folder for the feature table and its health page.")
+@click.option("--store", default="", metavar="FOLDER|s3://…", help="Keeps finished work between runs.")
+@click.option("--no-resume", is_flag=True, help="Measure everything anew, whatever the store holds.")
+@click.option("--limit", type=click.IntRange(min=1), help="Measure only so many files, of each split and class alike.")
+@click.option("--shard", default="", metavar="I/N", help="Measure only part I of N; merge with `merge-extract`.")
 @stage
 def extract(
-    dataset: Path, out_faces: Path, out_features: Path, store: Path | None, config: UnmaskConfig
+    dataset: Path,
+    out_faces: Path,
+    out_features: Path,
+    store: str,
+    no_resume: bool,
+    limit: int | None,
+    shard: str,
+    config: UnmaskConfig,
 ) -> StageOutcome:
     """Decode each file once: face crops and forensic features.
 
-    What cannot be measured is null with a reason. With --store, files measured before are not measured again.
+    What cannot be measured is null with a reason. With --store, files measured before are not measured again. Stops
+    when the health of a feature is critical.
     """
+    from unmask.adapters.object_store import open_media, open_store
     from unmask.features.extract_stage import run_extract
+    from unmask.features.subset import Shard
 
-    return run_extract(dataset, out_faces, out_features, config.extract, store)
+    return run_extract(
+        dataset,
+        out_faces,
+        out_features,
+        config.extract,
+        open_store(store, config.storage) if store else None,
+        open_media(config.storage),
+        limit=limit,
+        shard=Shard.parse(shard) if shard else None,
+        resume=not no_resume,
+    )
 
 
 @cli.command()

@@ -19,6 +19,7 @@ from unmask.config import ExtractConfig
 from unmask.features.catalogue import EXTRACTOR_VERSION
 from unmask.features.measure import Measurement
 from unmask.media.crops import Crop
+from unmask.objects import FolderStore, ObjectStore
 from unmask.schemas import sha256_json, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -68,24 +69,58 @@ class FeatureStore:
     """Results by content, extractor version and the settings that change a result.
 
     Args:
-        root: The store's folder.
+        store: Folder or bucket.
         config: Settings of extraction.
+        scratch: Folder for copies of objects that do not lie in a folder.
     """
 
-    def __init__(self, root: Path, config: ExtractConfig) -> None:
-        self._folder = root / "extract" / store_key(config)
+    def __init__(self, store: ObjectStore, config: ExtractConfig, scratch: Path) -> None:
+        self._store = store
+        self._key = store_key(config)
+        self._scratch = scratch
+        self._is_folder = isinstance(store, FolderStore)
 
     def path(self, sha256: str, modality: str) -> Path:
-        """Where the result of a file lies."""
-        return self._folder / sha256[:2] / f"{sha256}.{modality}.parquet"
+        """Where a worker writes the result of a file: in the folder itself, or before it is uploaded."""
+        key = self._object(sha256, modality)
+        return Path(self._store.address(key)) if self._is_folder else self._scratch / key
+
+    def keep(self, sha256: str, modality: str) -> None:
+        """Bring what a worker wrote into the store.
+
+        Raises:
+            StorageError: The bucket does not take it.
+        """
+        path = self.path(sha256, modality)
+        if not self._is_folder and path.exists():
+            self._store.upload(path, self._object(sha256, modality))
 
     def save(self, sha256: str, modality: str, result: Measurement | Failure) -> None:
         """Write a result atomically."""
         save_result(self.path(sha256, modality), result)
+        self.keep(sha256, modality)
 
     def load(self, sha256: str, modality: str) -> Measurement | Failure | None:
-        """Read a result; None if there is none, or if its file is damaged."""
-        return load_result(self.path(sha256, modality))
+        """Read a result; None if there is none, or if its file is damaged.
+
+        Raises:
+            StorageError: The bucket does not answer.
+        """
+        path = self.path(sha256, modality)
+        if not self._is_folder and not path.exists():
+            key = self._object(sha256, modality)
+            if self._store.stat(key) is None:
+                return None
+            self._store.download(key, path)
+        return load_result(path)
+
+    def forget(self, sha256: str, modality: str) -> None:
+        """Remove the local copy of an object, if it is one."""
+        if not self._is_folder:
+            self.path(sha256, modality).unlink(missing_ok=True)
+
+    def _object(self, sha256: str, modality: str) -> str:
+        return f"extract/{self._key}/{sha256[:2]}/{sha256}.{modality}.parquet"
 
 
 def store_key(config: ExtractConfig) -> str:

@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, Any, Self
 
 from unmask.errors import UnmaskError
@@ -110,11 +111,16 @@ class WorkerPool:
             self._drop(self._workers[-1])
         self._selector.close()
 
-    def run(self, jobs: Sequence[Any]) -> Iterator[Answer]:
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return self._n
+
+    def run(self, jobs: Iterable[Any]) -> Iterator[Answer]:
         """Run jobs.
 
         Args:
-            jobs: JSON values.
+            jobs: JSON values; the next one is taken when a process is free for it.
 
         Yields:
             One answer a job, in the order in which they get done.
@@ -122,13 +128,18 @@ class WorkerPool:
         Raises:
             UnmaskError: No worker can be started at all.
         """
-        waiting = deque(range(len(jobs)))
-        while waiting or any(worker.job is not None for worker in self._workers):
-            while waiting and len(self._workers) < min(self._n, len(jobs)):
+        source = enumerate(jobs)
+        waiting: deque[tuple[int, Any]] = deque()
+        while True:
+            n_busy = sum(worker.job is not None for worker in self._workers)
+            waiting.extend(islice(source, max(0, self._n - n_busy - len(waiting))))
+            if not waiting and not n_busy:
+                return
+            while len(self._workers) < min(self._n, n_busy + len(waiting)):
                 self._start()
             for worker in list(self._workers):
                 if worker.ready and worker.job is None and waiting:
-                    self._hand_out(worker, waiting, jobs)
+                    self._hand_out(worker, waiting)
             yield from self._collect()
 
     def _start(self) -> None:
@@ -147,16 +158,16 @@ class WorkerPool:
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         self._workers.append(worker)
 
-    def _hand_out(self, worker: _Worker, waiting: deque[int], jobs: Sequence[Any]) -> None:
-        index = waiting.popleft()
+    def _hand_out(self, worker: _Worker, waiting: deque[tuple[int, Any]]) -> None:
+        index, job = waiting.popleft()
         worker.job = index
         worker.deadline = time.monotonic() + self._timeout_s
         assert worker.process.stdin is not None
         try:
-            worker.process.stdin.write(json.dumps(jobs[index]).encode() + b"\n")
+            worker.process.stdin.write(json.dumps(job).encode() + b"\n")
             worker.process.stdin.flush()
         except BrokenPipeError:  # it died while idle
-            waiting.appendleft(index)
+            waiting.appendleft((index, job))
             self._drop(worker)
 
     def _collect(self) -> Iterator[Answer]:
