@@ -24,7 +24,7 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("train.tensorboard", "training") from error
-        self._writer = SummaryWriter(str(folder / run))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder / run))
 
     def __call__(self, point: TrainingCurvePoint) -> None:
         """Write an epoch, and make sure that it can be seen at once."""
@@ -37,5 +37,5 @@ class TensorBoardLog:
         }
         for name, value in values.items():
             if value is not None:
-                self._writer.add_scalar(name, value, point.epoch)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, point.epoch)
+        self._writer.flush()
