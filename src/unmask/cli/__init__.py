@@ -1,6 +1,6 @@
 """The `unmask` command; the modules below add its subcommands."""
 
-from unmask.cli import analysis, local, registry, stages
+from unmask.cli import analysis, local, registry, serving, stages, training
 from unmask.cli.root import cli, main
 
-__all__ = ["analysis", "cli", "local", "main", "registry", "stages"]
+__all__ = ["analysis", "cli", "local", "main", "registry", "serving", "stages", "training"]

@@ -163,7 +163,7 @@ class DecoderPool:
             path: The file.
             extract: How.
             limits: What is refused, and after how long it is given up.
-            progress: Told the share that is done, from 0 to 1.
+            progress: Told the share that is done: 0 when a process takes the file, then up to 1.
 
         Returns:
             What was measured.
@@ -210,6 +210,8 @@ class DecoderPool:
                 if decoder is not None:
                     await self._discard(decoder, reason)
                 decoder = await self._new()
+            if progress is not None:
+                progress(0.0)
             async with asyncio.timeout(timeout_s):
                 await decoder.write(job)
                 while True:
