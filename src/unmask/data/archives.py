@@ -16,11 +16,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -41,7 +41,6 @@ RESERVE_BYTES = 2**28
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst")
 ENCRYPTED = 1
-Opener = Callable[[Path], AbstractContextManager[IO[bytes]]]
 WHOLE = "Fetch it again, or ask its owner for a whole one."
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
@@ -78,14 +77,14 @@ def unpack(archive: Path, folder: Path, limits: DownloadConfig, name: str = "") 
         StorageError: The folder cannot be written.
     """
     name = name or archive.name
-    open_tar = _tar_opener(archive)
+    compression = _tar_compression(archive)
     try:
         with new_directory(folder) as temporary:
             target = _Target(temporary, name, archive.stat().st_size, limits)
-            if open_tar is None:
+            if compression is None:
                 _unpack_zip(archive, target)
             else:
-                with open_tar(archive) as stream:
+                with _open_tar(archive, compression) as stream:
                     _unpack_tar(stream, target)
             return Unpacked(target.files, target.size_bytes, target.nested)
     except DAMAGE as error:
@@ -103,39 +102,43 @@ def is_archive_name(name: str) -> bool:
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-@contextmanager
-def _zstandard(path: Path) -> Iterator[BinaryIO]:
-    with pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
-        yield stream
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstandard"))
 
 
-def _plain(path: Path) -> BinaryIO:
-    return path.open("rb")
-
-
-_OPENERS: tuple[tuple[bytes, Opener], ...] = (
-    (b"\x1f\x8b", lambda path: gzip.GzipFile(path)),
-    (b"\xfd7zXZ\x00", lambda path: lzma.LZMAFile(path)),
-    (b"BZh", lambda path: bz2.BZ2File(path)),
-    (b"\x28\xb5\x2f\xfd", _zstandard),
-)
-
-
-def _tar_opener(archive: Path) -> Opener | None:
-    """Choose how to read an archive by its first bytes; None for a zip."""
+def _tar_compression(archive: Path) -> str | None:
+    """Tell by its first bytes how a tar is compressed, ``none`` for a plain one; None for a zip."""
     with archive.open("rb") as stream:
         head = stream.read(TAR_BLOCK)
     if head.startswith(ZIP_MAGIC):
         return None
-    for magic, opener in _OPENERS:
+    for magic, compression in _MAGIC:
         if head.startswith(magic):
-            return opener
+            return compression
     if head[TAR_MAGIC_OFFSET:].startswith(b"ustar"):
-        return _plain
+        return "none"
     raise InputError(
         f"{archive.name} is neither a zip nor a tar (it begins with {head[:8].hex(' ') or 'nothing'}).",
         "Check the address: a page that asks for a login is often sent instead of the file.",
     )
+
+
+@contextmanager
+def _open_tar(archive: Path, compression: str) -> Iterator[IO[bytes]]:
+    """Give the unpacked bytes of a tar; the checksum of the compression is compared at their end."""
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        stream: Any
+        if compression == "gzip":
+            stream = enter(gzip.open(archive))
+        elif compression == "xz":
+            stream = enter(lzma.open(archive))
+        elif compression == "bzip2":
+            stream = enter(bz2.open(archive))
+        elif compression == "zstandard":
+            stream = enter(pa.CompressedInputStream(enter(pa.OSFile(str(archive))), "zstd"))
+        else:
+            stream = enter(archive.open("rb"))
+        yield stream
 
 
 class _Target:
