@@ -39,7 +39,14 @@ from unmask.schemas import (
 
 MANIPULATIONS = ("Deepfakes", "Face2Face", "NeuralTextures")
 FEATURE_NAMES = ("quality.blur", "art.texture", "temp.rppg")
-QUICK = EvaluateConfig(resamples=100, severities=(1, 5), perturbations=("jpeg", "gaussian_blur"))
+QUICK = EvaluateConfig(
+    resamples=100,
+    severities=(1, 5),
+    perturbations=("jpeg", "gaussian_blur"),
+    attacks=("fgsm",),
+    epsilons=(4,),
+    attack_frames_per_video=1,
+)
 
 
 @dataclass

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from unmask import metrics
 from unmask.config import EvaluateConfig
+from unmask.evaluation.attack_study import study_attacks
 from unmask.evaluation.cautions import cautions
 from unmask.evaluation.compare import against_headline
 from unmask.evaluation.figures import as_measured, measure, measure_frames, measure_slices
@@ -62,7 +64,8 @@ def run_evaluate(
     info = document_of(results)
     with new_directory(out) as folder:
         info.save(folder / "metrics.json")
-        write_table(folder / "robustness.parquet", results.robustness.table, ROBUSTNESS)
+        scored_again = [table for table in (results.robustness.table, results.attacks.table) if len(table)]
+        write_table(folder / "robustness.parquet", pd.concat(scored_again), ROBUSTNESS)
         (folder / REPORT_FILE).write_text(render_html(results, config, seed), encoding="utf-8")
         (folder / SUMMARY_FILE).write_text(render_markdown(results, config, seed), encoding="utf-8")
     return _outcome(results, info, out)
@@ -102,6 +105,7 @@ def measure_all(inputs: Inputs, config: EvaluateConfig, seed: int) -> Results:
             headline, [system for system in systems if system is not headline], seed, config.resamples
         ),
         robustness=measure_robustness(inputs, config, seed),
+        attacks=study_attacks(inputs, config, seed),
     )
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask import metrics
-from unmask.ensemble.apply import sigmoid
 from unmask.evaluation.inputs import SystemScores, TrainedDetector, groups_of
 from unmask.schemas import Estimate, OperatingPoint
 
@@ -116,7 +115,7 @@ def measure_frames(
         "detector",
         rows["sample_id"].to_numpy(object),
         rows["label"].to_numpy(np.int64),
-        sigmoid(rows["logit"].to_numpy(np.float64) / detector.temperature),
+        detector.probabilities(rows["logit"]),
         groups_of(rows),
     )
     return measure(scores, threshold, rng, resamples)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unmask.ensemble.apply import sigmoid, video_logits
+from unmask.ensemble.apply import apply_calibration, sigmoid, video_logits
 from unmask.errors import ContractError, InputError
 from unmask.schemas import (
     FACES,
@@ -23,6 +24,7 @@ from unmask.schemas import (
     SAMPLES,
     VIDEO_SCORES,
     DatasetInfo,
+    DetectorCalibration,
     DetectorInfo,
     EnsembleInfo,
     ExtractionInfo,
@@ -43,14 +45,18 @@ class TrainedDetector:
     Attributes:
         folder: Where `unmask train` put it.
         info: Its ``detector.json``.
-        temperature: Its calibration, fitted by `unmask ensemble` on calib.
+        calibration: Of its logits, fitted by `unmask ensemble` on calib.
         frames: Rows of FRAME_SCORES of labelled test samples.
     """
 
     folder: Path
     info: DetectorInfo
-    temperature: float
+    calibration: DetectorCalibration
     frames: pd.DataFrame
+
+    def probabilities(self, logits: npt.ArrayLike) -> NDArray[np.float64]:
+        """Turn raw logits of any shape into calibrated probabilities."""
+        return sigmoid(apply_calibration(self.calibration, logits))
 
 
 @dataclass(frozen=True)
@@ -248,17 +254,19 @@ def _load_detectors(trained: Sequence[Path], ensemble: EnsembleInfo, version: st
             "Give --trained once for each detector of the ensemble.",
         )
     detectors = []
-    for name, temperature in zip(ensemble.detectors, ensemble.temperatures, strict=True):
+    calibrations = ensemble.calibrations or [
+        DetectorCalibration(kind="temperature", slope=1 / temperature) for temperature in ensemble.temperatures
+    ]
+    for name, calibration in zip(ensemble.detectors, calibrations, strict=True):
         folder, info = found[name]
         frames = _test_rows(read_table(folder / "scores.parquet", FRAME_SCORES).to_pandas())
-        detectors.append(TrainedDetector(folder, info, temperature, frames.dropna(subset=["label"])))
+        detectors.append(TrainedDetector(folder, info, calibration, frames.dropna(subset=["label"])))
     return detectors
 
 
 def _of_detector(detector: TrainedDetector) -> SystemScores:
     rows = video_logits(detector.frames)
-    probabilities = sigmoid(rows["logit"].to_numpy(np.float64) / detector.temperature)
-    return _system(detector.info.name, "detector", rows, probabilities)
+    return _system(detector.info.name, "detector", rows, detector.probabilities(rows["logit"]))
 
 
 def _of_table(name: str, kind: Kind, rows: pd.DataFrame) -> SystemScores:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unmask.evaluation.attack_study import AttackStudy
 from unmask.evaluation.compare import AgainstHeadline
 from unmask.evaluation.inputs import Inputs, SystemScores
 from unmask.evaluation.robustness import Robustness
@@ -29,6 +30,7 @@ class Results:
         unscored: Reason to number of test samples without a figure.
         comparisons: Every other system against the headline.
         robustness: What is left after damage.
+        attacks: What is left under attack.
     """
 
     inputs: Inputs
@@ -41,6 +43,7 @@ class Results:
     unscored: dict[str, int]
     comparisons: list[AgainstHeadline]
     robustness: Robustness
+    attacks: AttackStudy
 
     @property
     def headline(self) -> SystemScores:

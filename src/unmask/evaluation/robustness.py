@@ -21,14 +21,14 @@ from unmask import metrics
 from unmask.config import EvaluateConfig
 from unmask.detectors import load_detector, score_images
 from unmask.detectors.base import Detector
-from unmask.ensemble.apply import apply_ensemble, sigmoid, video_logits
+from unmask.ensemble.apply import apply_ensemble, video_logits
 from unmask.errors import InputError
 from unmask.evaluation.figures import bootstrap, rates_at
 from unmask.evaluation.inputs import Inputs, TrainedDetector, groups_of, read_test_faces
-from unmask.evaluation.perturbations import Image, perturb
+from unmask.evaluation.perturbations import Image, perturb_clip
 from unmask.media.preprocessing import decode_crop
 from unmask.progress import track
-from unmask.schemas import Estimate
+from unmask.schemas import ROBUSTNESS
 
 logger = logging.getLogger(__name__)
 CLEAN = "clean"
@@ -74,21 +74,29 @@ def measure_robustness(inputs: Inputs, config: EvaluateConfig, seed: int) -> Rob
         each detector and the ensemble, undamaged (severity 0) and damaged.
     """
     available = pd.concat([detector.frames for detector in inputs.detectors]).drop_duplicates(KEY)
-    per_sample = available.drop_duplicates("sample_id")[["sample_id", "label"]].sort_values("sample_id")
-    chosen = choose_samples(per_sample, config.max_robustness_samples, np.random.default_rng([seed, 1]))
+    chosen = draw_samples(available, config.max_robustness_samples, np.random.default_rng([seed, 1]))
     frames = available.loc[available["sample_id"].isin(set(chosen))].sort_values(KEY, ignore_index=True)
     conditions = [(CLEAN, 0), *((name, severity) for name in config.perturbations for severity in config.severities)]
     logits = _score_all(inputs, frames, conditions, seed)
+    clean = systems_of(inputs, frames, logits[CLEAN, 0])
     rows: list[dict[str, object]] = []
-    for condition in conditions:
-        # The same resamples for every condition, so that a curve's intervals move only with its scores.
-        rng = np.random.default_rng([seed, 2])
-        for system, scored in _systems(inputs, frames, logits[condition]).items():
-            estimates = _measure(scored, inputs.operating_point.threshold, rng, config.resamples)
-            rows += [_row(system, condition, metric, estimate) for metric, estimate in estimates.items()]
-    columns = ["system", "perturbation", "severity", "metric", "value", "low", "high", "n"]
-    table = pd.DataFrame(rows, columns=columns)
-    return Robustness(table, len(chosen), len(per_sample), _parity(inputs, frames, logits[CLEAN, 0]))
+    for name, severity in conditions:
+        damaged = systems_of(inputs, frames, logits[name, severity])
+        measured = measure_change(clean, damaged, inputs.operating_point.threshold, seed, config.resamples)
+        rows += [{**row, "perturbation": name, "severity": severity} for row in measured]
+    table = as_robustness(rows)
+    return Robustness(table, len(chosen), available["sample_id"].nunique(), _parity(inputs, frames, logits[CLEAN, 0]))
+
+
+def as_robustness(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """Put rows into the form of the table ROBUSTNESS; what a row lacks is null."""
+    return pd.DataFrame(rows, columns=[column.name for column in ROBUSTNESS.columns])
+
+
+def draw_samples(frames: pd.DataFrame, limit: int, rng: np.random.Generator) -> list[str]:
+    """Draw samples of which there are frames, see `choose_samples`."""
+    per_sample = frames.drop_duplicates("sample_id")[["sample_id", "label"]].sort_values("sample_id")
+    return choose_samples(per_sample, limit, rng)
 
 
 def choose_samples(samples: pd.DataFrame, limit: int, rng: np.random.Generator) -> list[str]:
@@ -123,7 +131,7 @@ def _score_all(
     logits = {condition: np.full((len(frames), len(models)), np.nan) for condition in conditions}
     chunks = list(_chunks(frames))
     for rows in track(chunks, len(chunks), "robustness", "chunk"):
-        images = _crops(inputs, frames.iloc[rows])
+        images = read_crops(inputs, frames.iloc[rows])
         for condition in conditions:
             damaged = _damage(images, frames.iloc[rows], condition, seed)
             for column, model in enumerate(models):
@@ -154,7 +162,19 @@ def _chunks(frames: pd.DataFrame) -> Iterator[NDArray[np.int64]]:
         yield np.array(positions, np.int64)
 
 
-def _crops(inputs: Inputs, frames: pd.DataFrame) -> list[Image]:
+def read_crops(inputs: Inputs, frames: pd.DataFrame) -> list[Image]:
+    """Read and decode the crops of some test frames.
+
+    Args:
+        inputs: Says where they lie.
+        frames: With the columns of `KEY`.
+
+    Returns:
+        RGB crops ``(H, W, 3)``, uint8, in the order of ``frames``.
+
+    Raises:
+        InputError: A crop is missing.
+    """
     table = read_test_faces(inputs.faces, sorted(set(frames["sample_id"])))
     keys = zip(*(table.column(name).to_pylist() for name in KEY), strict=True)
     jpegs = dict(zip(keys, table.column("jpeg"), strict=True))
@@ -170,25 +190,41 @@ def _crops(inputs: Inputs, frames: pd.DataFrame) -> list[Image]:
 
 
 def _damage(images: Sequence[Image], frames: pd.DataFrame, condition: tuple[str, int], seed: int) -> list[Image]:
-    """Damage each crop with a generator of its own, so that its noise depends on nothing else in the run."""
+    """Damage crops face by face in the order of time, each with a generator of its own.
+
+    So the noise of a crop depends on nothing else in the run.
+    """
     name, severity = condition
-    keys = frames[KEY].itertuples(index=False, name=None)
-    return [
-        perturb(image, name, severity, np.random.default_rng([seed, severity, crc32(f"{name}/{key}".encode())]))
-        for image, key in zip(images, keys, strict=True)
-    ]
+    keys = list(frames[KEY].itertuples(index=False, name=None))
+    damaged: list[Image] = list(images)
+    for _, places in frames.reset_index(drop=True).groupby(["sample_id", "face_index"], sort=False).indices.items():
+        ordered = sorted((int(place) for place in places), key=lambda place: int(keys[place][2]))
+        seeds = [[seed, severity, crc32(f"{name}/{keys[place]}".encode())] for place in ordered]
+        clip = [images[place] for place in ordered]
+        generators = [np.random.default_rng(one) for one in seeds]
+        for place, image in zip(ordered, perturb_clip(clip, name, severity, generators), strict=True):
+            damaged[place] = image
+    return damaged
 
 
-def _systems(inputs: Inputs, frames: pd.DataFrame, logits: NDArray[np.float64]) -> dict[str, pd.DataFrame]:
-    """Aggregate frames to samples: each system to rows with sample_id, label, group_id, split, probability."""
+def systems_of(inputs: Inputs, frames: pd.DataFrame, logits: NDArray[np.float64]) -> dict[str, pd.DataFrame]:
+    """Aggregate frames to samples.
+
+    Args:
+        inputs: With the detectors and the fitted ensemble.
+        frames: Rows of FRAME_SCORES ``(F,)``; their own logits are not looked at.
+        logits: ``(F, D)``, NaN where a detector did not score a frame.
+
+    Returns:
+        Each detector and ``ensemble`` to rows with sample_id, label, group_id, split and probability.
+    """
     systems: dict[str, pd.DataFrame] = {}
     per_detector: list[pd.Series[float]] = []
     for column, detector in enumerate(inputs.detectors):
         scored = frames.assign(logit=logits[:, column]).dropna(subset=["logit"])
         rows = video_logits(scored)
         per_detector.append(rows.set_index("sample_id")["logit"])
-        probability = sigmoid(rows["logit"].to_numpy(np.float64) / detector.temperature)
-        systems[detector.info.name] = rows.assign(probability=probability)
+        systems[detector.info.name] = rows.assign(probability=detector.probabilities(rows["logit"]))
     samples = frames.drop_duplicates("sample_id")
     table = np.stack([one.reindex(samples["sample_id"]).to_numpy(np.float64) for one in per_detector], axis=1)
     _, probability, _ = apply_ensemble(inputs.ensemble, table)
@@ -196,26 +232,44 @@ def _systems(inputs: Inputs, frames: pd.DataFrame, logits: NDArray[np.float64]) 
     return systems
 
 
-def _measure(scored: pd.DataFrame, threshold: float, rng: np.random.Generator, resamples: int) -> dict[str, Estimate]:
-    labels = scored["label"].to_numpy(np.int64)
-    probabilities = scored["probability"].to_numpy(np.float64)
-    auc = bootstrap({"roc_auc": metrics.roc_auc}, labels, probabilities, groups_of(scored), rng, resamples)
-    fpr, tpr = rates_at(labels, probabilities, threshold)
-    return {**auc, "fpr": fpr, "tpr": tpr}
+def measure_change(
+    clean: dict[str, pd.DataFrame], damaged: dict[str, pd.DataFrame], threshold: float, seed: int, resamples: int
+) -> list[dict[str, object]]:
+    """Measure what a damage or an attack leaves of every system.
 
+    Args:
+        clean: System to the rows that `systems_of` makes of undamaged crops.
+        damaged: The same of damaged ones.
+        threshold: Fake if the probability is at least this.
+        seed: Of the resamples; every condition meets the same, so that intervals move only with the scores.
+        resamples: How many.
 
-def _row(system: str, condition: tuple[str, int], metric: str, estimate: Estimate) -> dict[str, object]:
-    name, severity = condition
-    return {
-        "system": system,
-        "perturbation": name,
-        "severity": severity,
-        "metric": metric,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": estimate.n,
-    }
+    Returns:
+        Rows of ROBUSTNESS without perturbation and severity: ``roc_auc`` with its interval by group, ``fpr`` and
+        ``tpr`` with exact ones, and ``roc_auc_change`` against clean, paired by sample.
+    """
+    rows: list[dict[str, object]] = []
+    for system, scored in damaged.items():
+        labels = scored["label"].to_numpy(np.int64)
+        probabilities = scored["probability"].to_numpy(np.float64)
+        before = clean[system].set_index("sample_id")["probability"].loc[scored["sample_id"]].to_numpy(np.float64)
+        groups = groups_of(scored)
+        rng = np.random.default_rng([seed, 2])
+        auc = bootstrap({"roc_auc": metrics.roc_auc}, labels, probabilities, groups, rng, resamples)["roc_auc"]
+        change = metrics.paired_difference(
+            metrics.roc_auc,
+            labels,
+            before,
+            probabilities,
+            groups,
+            rng=np.random.default_rng([seed, 2]),
+            resamples=resamples,
+        )
+        fpr, tpr = rates_at(labels, probabilities, threshold)
+        for metric, one in (("roc_auc", auc), ("fpr", fpr), ("tpr", tpr), ("roc_auc_change", change)):
+            figures = {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+            rows.append({"system": system, "metric": metric, **figures})
+    return rows
 
 
 def _parity(inputs: Inputs, frames: pd.DataFrame, clean: NDArray[np.float64]) -> dict[str, float]:

@@ -232,7 +232,9 @@ ROBUSTNESS = TableSpec(
     (
         _id("system", "detector name, or ensemble"),
         _id("perturbation", "clean, jpeg, gaussian_blur, …; or an attack: fgsm, pgd, apgd, square"),
-        Column("severity", pa.int8(), "0 clean, then 1 to 5; of an attack the place of its epsilon", minimum=0, maximum=5),
+        Column(
+            "severity", pa.int8(), "0 clean, then 1 to 5; of an attack the place of its epsilon", minimum=0, maximum=5
+        ),
         _id("metric", "roc_auc, fpr, tpr, or roc_auc_change: paired with the same samples when clean"),
         Column("value", pa.float64(), "the estimate; null when undefined", True),
         Column("low", pa.float64(), "lower end of the 95 % interval", True),
