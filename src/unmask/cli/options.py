@@ -44,8 +44,9 @@ def stage(function: Command) -> Command:
         task = ExecutorIO.from_json(executor_input) if executor_input else None
         if task is not None and "trained" in options:
             options["trained"] = (*options["trained"], *task.input_paths("detectors"))
-        # `promote --version` needs no folder at all.
-        if "trained" in options and not options["trained"] and not options.get("version"):
+        # `promote --version` needs no folder at all, and `ensemble --reweigh` has the scores in another one.
+        needless = options.get("version") or options.get("reweigh")
+        if "trained" in options and not options["trained"] and not needless:
             raise InputError("No trained detector was given.", "Give --trained FOLDER once for each detector.")
         outcome: StageOutcome = function(config=config, **options)
         for message in outcome.messages:

@@ -127,13 +127,21 @@ def train(
 @cli.command()
 @dataset_option
 @trained_option
+@click.option(
+    "--reweigh",
+    type=FOLDER,
+    help="Folder that `ensemble` wrote before: keep its calibrations and only weigh anew, from the scores stored there "
+    "unless --trained is given.",
+)
 @out_option
 @stage
-def ensemble(dataset: Path, trained: Sequence[Path], out: Path, config: UnmaskConfig) -> StageOutcome:
+def ensemble(
+    dataset: Path, trained: Sequence[Path], reweigh: Path | None, out: Path, config: UnmaskConfig
+) -> StageOutcome:
     """Calibrate the detectors and weigh them against each other, on the calib split."""
     from unmask.ensemble.ensemble_stage import run_ensemble
 
-    return run_ensemble(dataset, trained, out, config.ensemble, config.seed)
+    return run_ensemble(dataset, trained, out, config.ensemble, config.seed, reweigh)
 
 
 @cli.command()

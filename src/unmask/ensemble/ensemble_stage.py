@@ -12,10 +12,12 @@ import pandas as pd
 from unmask.config import EnsembleConfig
 from unmask.ensemble.apply import apply_ensemble, video_logits
 from unmask.ensemble.selection import EnsembleChoice, choose_weights
+from unmask.ensemble.wording import outcome_of
 from unmask.errors import ContractError, InputError
 from unmask.schemas import (
     FRAME_SCORES,
     SAMPLES,
+    VIDEO_LOGITS,
     VIDEO_SCORES,
     DatasetInfo,
     DetectorInfo,
@@ -29,40 +31,82 @@ from unmask.schemas import (
 
 logger = logging.getLogger(__name__)
 KEYS = ["sample_id", "label", "group_id", "split"]
+LOGITS_FILE = "detector_logits.parquet"
 NO_SCORE = "no_score: no detector scored this sample; extraction gave no face crops of it"
 
 
-def run_ensemble(dataset: Path, trained: Sequence[Path], out: Path, config: EnsembleConfig, seed: int) -> StageOutcome:
-    """Fit temperatures and weights on calib and score every sample.
+def run_ensemble(
+    dataset: Path,
+    trained: Sequence[Path],
+    out: Path,
+    config: EnsembleConfig,
+    seed: int,
+    reweigh: Path | None = None,
+) -> StageOutcome:
+    """Fit calibrations and weights on calib and score every sample.
 
     Args:
         dataset: Folder with ``samples.parquet`` and ``dataset.json``.
-        trained: Folders that `unmask train` wrote; their order does not matter.
-        out: Folder for ``ensemble.json`` and ``scores.parquet``.
+        trained: Folders that `unmask train` wrote; their order does not matter. May be empty with ``reweigh``.
+        out: Folder for ``ensemble.json``, ``scores.parquet`` and ``detector_logits.parquet``.
         config: Settings.
         seed: Of folds, search and resamples.
+        reweigh: Folder of an earlier ensemble: the calibrations of its detectors are kept, and only the combination
+            is fitted anew, from its own stored logits unless trained folders are given.
 
     Returns:
         Figures on calib, and sentences on what was decided.
 
     Raises:
-        InputError: No detector, one detector twice, or a detector of another data set.
+        InputError: No detector, one detector twice, other detectors than those of the earlier ensemble, or a detector
+            of another data set.
         ContractError: A file is missing or broken, or a table disagrees with the data set about a split.
     """
     samples = _samples(dataset)
-    logits = _detector_logits(trained, DatasetInfo.load(dataset / "dataset.json").version)
+    version = DatasetInfo.load(dataset / "dataset.json").version
+    kept = _earlier(reweigh, version) if reweigh else None
+    stored = reweigh is not None and not trained
+    logits = _stored_logits(reweigh) if reweigh is not None and stored else _detector_logits(trained, version)
+    if kept is not None and kept.detectors != list(logits):
+        raise InputError(
+            f"{reweigh}: its detectors are {', '.join(kept.detectors)}, but the scores are of {', '.join(logits)}.",
+            "Give --trained the folders of the same detectors, or leave --reweigh out to calibrate anew.",
+        )
     table = _join(samples, logits)
     names = list(logits)
     calib = rows_for_choice(table[_choosable(table, names)], {"calib"}, "run_ensemble")
     rng = np.random.default_rng(seed)
-    choice = choose_weights(calib, names, config, rng)
-    info = _info(names, choice, config)
+    choice = choose_weights(calib, names, config, rng, kept)
+    info = _info(names, choice, config, version)
     scores = _score(table, names, info)
     with new_directory(out) as folder:
         info.save(folder / "ensemble.json")
         write_table(folder / "scores.parquet", scores, VIDEO_SCORES)
+        write_table(folder / LOGITS_FILE, _long(table, names), VIDEO_LOGITS)
     logger.info("ensemble of %s on %d calib samples", ", ".join(names), len(calib))
-    return _outcome(scores, choice, info)
+    return outcome_of(table, scores, choice, info, kept is not None)
+
+
+def _earlier(folder: Path, version: str) -> EnsembleInfo:
+    """Read the ensemble whose calibrations are kept."""
+    info = EnsembleInfo.load(folder / "ensemble.json")
+    if info.dataset_version not in ("", version):
+        raise InputError(
+            f"{folder}: the ensemble was calibrated on data set version {info.dataset_version}, not on {version}.",
+            "Samples may have moved between splits; leave --reweigh out to calibrate anew.",
+        )
+    return info
+
+
+def _stored_logits(folder: Path) -> dict[str, pd.DataFrame]:
+    rows = read_table(folder / LOGITS_FILE, VIDEO_LOGITS).to_pandas()
+    return {str(name): own for name, own in rows.groupby("detector", sort=True)}
+
+
+def _long(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Give each logit a row, so that weights can be fitted again without the folders of the detectors."""
+    long = table.melt(["sample_id", "split"], names, "detector", "logit").dropna(subset=["logit"])
+    return long.sort_values(["sample_id", "detector"], ignore_index=True)
 
 
 def _samples(dataset: Path) -> pd.DataFrame:
@@ -112,7 +156,7 @@ def _choosable(table: pd.DataFrame, names: list[str]) -> pd.Series[bool]:
     return (table["split"] == "calib") & table["label"].notna() & table[names].notna().any(axis=1)
 
 
-def _info(names: list[str], choice: EnsembleChoice, config: EnsembleConfig) -> EnsembleInfo:
+def _info(names: list[str], choice: EnsembleChoice, config: EnsembleConfig, version: str) -> EnsembleInfo:
     combination = choice.combination
     special = any(calibration.kind != "temperature" for calibration in choice.calibrations)
     return EnsembleInfo(
@@ -128,6 +172,8 @@ def _info(names: list[str], choice: EnsembleChoice, config: EnsembleConfig) -> E
         certainty=combination.certainty,
         deviation=combination.deviation,
         stacking=list(combination.stacking),
+        gains=choice.gains,
+        dataset_version=version,
     )
 
 
@@ -135,28 +181,3 @@ def _score(table: pd.DataFrame, names: list[str], info: EnsembleInfo) -> pd.Data
     logit, probability, agreement = apply_ensemble(info, table[names].to_numpy(dtype=np.float64))
     reason = pd.Series([NO_SCORE if np.isnan(value) else None for value in logit], index=table.index, dtype=object)
     return table[KEYS].assign(logit=logit, probability=probability, agreement=agreement, reason=reason)
-
-
-def _outcome(scores: pd.DataFrame, choice: EnsembleChoice, info: EnsembleInfo) -> StageOutcome:
-    scored = scores["logit"].notna()
-    uncertain = scored & (scores["agreement"] < info.agreement_threshold)
-    metrics = {f"weight_{name}": weight for name, weight in zip(info.detectors, info.weights, strict=True)}
-    metrics |= {"scored": float(scored.sum()), "unscored": float((~scored).sum()), "uncertain": float(uncertain.sum())}
-    used = f"detector {info.detectors[0]}" if info.method == "single" else info.method
-    auc = info.candidates.get(used)
-    if auc is not None and auc.value is not None:
-        metrics["calib_auc"] = auc.value
-    messages = [choice.decision]
-    if info.calibrations:
-        kinds = ", ".join(f"{n} {c.kind}" for n, c in zip(info.detectors, info.calibrations, strict=True))
-        messages.append(f"Calibration of the detectors: {kinds}.")
-    for name, temperature in zip(
-        [*info.detectors, "ensemble"], [*choice.temperatures, choice.temperature], strict=True
-    ):
-        if temperature.note:
-            messages.append(f"{name}: {temperature.note}.")
-    if len(info.detectors) > 1:
-        messages.append(f"Detectors disagree on {int(uncertain.sum())} of {int(scored.sum())} samples (uncertain).")
-    if not scored.all():
-        messages.append(f"{int((~scored).sum())} samples have no score: no detector had crops of them.")
-    return StageOutcome(metrics=metrics, messages=tuple(messages))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from unmask.ensemble.folds import counted, group_folds
 from unmask.metrics import bootstrap_estimate, bootstrap_values, percentile_estimate, roc_auc
 from unmask.metrics.curves import IntArray
 from unmask.metrics.intervals import group_codes
-from unmask.schemas import DetectorCalibration, Estimate, rows_for_choice
+from unmask.schemas import DetectorCalibration, EnsembleInfo, Estimate, rows_for_choice
 
 logger = logging.getLogger(__name__)
 RESAMPLES = 2000
@@ -28,6 +28,8 @@ MIN_GROUPS = 10
 MIN_PER_CLASS = 8
 
 Method = Literal["bayesian", "equal", "single", "confidence", "attention", "stacking"]
+# Logits to fit on, their labels, and logits to calibrate; returns the calibrations and what they make of the latter.
+Calibrate = Callable[[FloatArray, IntArray, FloatArray], tuple[tuple[DetectorCalibration, ...], FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class EnsembleChoice:
         decision: Sentences for the report.
         candidates: Method to its cross-validated AUC on calib; ``detector NAME`` to the AUC of one detector.
         gain: Gain in AUC over equal weights of the method that was considered; None where none was.
+        gains: Method to its cross-validated gain in AUC over equal weights; empty when calib is too small.
     """
 
     combination: Combination
@@ -53,6 +56,7 @@ class EnsembleChoice:
     decision: str
     candidates: dict[str, Estimate]
     gain: Estimate | None
+    gains: dict[str, Estimate]
 
     @property
     def weights(self) -> FloatArray:
@@ -61,7 +65,11 @@ class EnsembleChoice:
 
 
 def choose_weights(
-    rows: pd.DataFrame, detectors: Sequence[str], config: EnsembleConfig, rng: np.random.Generator
+    rows: pd.DataFrame,
+    detectors: Sequence[str],
+    config: EnsembleConfig,
+    rng: np.random.Generator,
+    kept: EnsembleInfo | None = None,
 ) -> EnsembleChoice:
     """Choose calibrations and the combination on calib.
 
@@ -75,6 +83,8 @@ def choose_weights(
         detectors: The columns of logits.
         config: Settings.
         rng: Source of folds, trials and resamples.
+        kept: An earlier ensemble of these detectors, in this order; its calibrations are kept and only the
+            combination is chosen anew.
 
     Returns:
         The choice.
@@ -86,18 +96,19 @@ def choose_weights(
     y = rows["label"].to_numpy(dtype=np.int64)
     groups = rows["group_id"].to_numpy(dtype=object)
     z = rows[list(detectors)].to_numpy(dtype=np.float64)
-    kinds = [_kind(rows, name, config, rng) for name in detectors]
-    calibrations, calibrated = _calibrate(z, y, z, kinds)
+    calibrate = _keeping(kept) if kept else _fitting([_kind(rows, name, config, rng) for name in detectors])
+    calibrations, calibrated = calibrate(z, y, z)
     ways = combiners(config.trials)
     candidates = {f"detector {name}": _auc_of(y, z[:, k], groups, rng) for k, name in enumerate(detectors)}
     method: Method = "single" if len(detectors) == 1 else "equal"
     gain = None
+    gains: dict[str, Estimate] = {}
     decision = f"Only one detector ({detectors[0]}), so there is nothing to weigh."
     combination = ways["equal"](calibrated, y, rng)
     if len(detectors) > 1:
         decision = _too_small(y, groups)
     if not decision:
-        compared, gains = _compare(z, y, groups, kinds, config, rng)
+        compared, gains = _compare(z, y, groups, calibrate, config, rng)
         candidates = compared | candidates
         considered: Method = "bayesian" if config.method == "auto" else config.method
         gain = gains.get(considered)
@@ -106,11 +117,13 @@ def choose_weights(
             combination, method = found, considered
         shares = dict(zip(detectors, found.weights, strict=True))
         decision = _explain(method, config.method, gain, compared, shares)
-    temperatures = _temperatures(z, y)
+    temperatures = _temperatures(z, y) if kept is None else tuple(Temperature(t, np.nan) for t in kept.temperatures)
     temperature = fit_temperature(y, combination.apply(calibrated))
     if method == "single" and calibrations[0].kind == "temperature":
         temperature = Temperature(1.0, temperature.nll)
-    return EnsembleChoice(combination, calibrations, temperatures, temperature, method, decision, candidates, gain)
+    return EnsembleChoice(
+        combination, calibrations, temperatures, temperature, method, decision, candidates, gain, gains
+    )
 
 
 def _kind(rows: pd.DataFrame, detector: str, config: EnsembleConfig, rng: np.random.Generator) -> Kind:
@@ -124,14 +137,31 @@ def _temperatures(logits: FloatArray, labels: IntArray) -> tuple[Temperature, ..
     return tuple(fit_temperature(labels[there[:, k]], logits[there[:, k], k]) for k in range(logits.shape[1]))
 
 
-def _calibrate(
-    fitting: FloatArray, labels: IntArray, judged: FloatArray, kinds: Sequence[Kind]
-) -> tuple[tuple[DetectorCalibration, ...], FloatArray]:
+def _fitting(kinds: Sequence[Kind]) -> Calibrate:
     """Fit the calibration of each detector on the samples that it scored, and apply it to others."""
-    there = ~np.isnan(fitting)
-    fitted = tuple(fit_calibration(labels[there[:, k]], fitting[there[:, k], k], kind) for k, kind in enumerate(kinds))
-    columns = [apply_calibration(calibration, judged[:, k]) for k, calibration in enumerate(fitted)]
-    return fitted, np.stack(columns, axis=1)
+
+    def calibrate(
+        fitting: FloatArray, labels: IntArray, judged: FloatArray
+    ) -> tuple[tuple[DetectorCalibration, ...], FloatArray]:
+        there = ~np.isnan(fitting)
+        fitted = tuple(
+            fit_calibration(labels[there[:, k]], fitting[there[:, k], k], kind) for k, kind in enumerate(kinds)
+        )
+        return fitted, _applied(fitted, judged)
+
+    return calibrate
+
+
+def _keeping(info: EnsembleInfo) -> Calibrate:
+    """Apply the calibrations of an earlier ensemble, whatever the samples say."""
+    kept = tuple(info.calibrations) or tuple(
+        DetectorCalibration(kind="temperature", slope=1 / temperature) for temperature in info.temperatures
+    )
+    return lambda fitting, labels, judged: (kept, _applied(kept, judged))
+
+
+def _applied(calibrations: Sequence[DetectorCalibration], logits: FloatArray) -> FloatArray:
+    return np.stack([apply_calibration(one, logits[:, k]) for k, one in enumerate(calibrations)], axis=1)
 
 
 def _too_small(labels: IntArray, groups: npt.NDArray[np.object_]) -> str:
@@ -152,7 +182,7 @@ def _compare(
     logits: FloatArray,
     labels: IntArray,
     groups: npt.NDArray[np.object_],
-    kinds: Sequence[Kind],
+    calibrate: Calibrate,
     config: EnsembleConfig,
     rng: np.random.Generator,
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
@@ -162,7 +192,7 @@ def _compare(
     scores = {name: np.empty(len(labels)) for name in ways}
     for k in np.unique(fold):
         fitting, judged = fold != k, fold == k
-        _, calibrated = _calibrate(logits[fitting], labels[fitting], logits, kinds)
+        _, calibrated = calibrate(logits[fitting], labels[fitting], logits)
         for name, fit in ways.items():
             scores[name][judged] = fit(calibrated[fitting], labels[fitting], rng).apply(calibrated[judged])
     table = np.stack(list(scores.values()), axis=1)
@@ -178,6 +208,7 @@ def _compare(
     gains = {
         name: estimate(aucs[k] - aucs[0], values[:, k] - values[:, 0], f"paired, {method}")
         for k, name in enumerate(ways)
+        if k > 0
     }
     return candidates, gains
 
@@ -192,21 +223,29 @@ def _auc_of(
 def _explain(
     method: Method, wanted: str, gain: Estimate | None, candidates: Mapping[str, Estimate], found: Mapping[str, float]
 ) -> str:
-    others = ", ".join(f"{name} {estimate.value:.4f}" for name, estimate in candidates.items())
-    listed = f"Cross-validated AUC on calib: {others} (n = {next(iter(candidates.values())).n})."
+    listed = ", ".join(f"{name.replace('_', ' ')} {estimate.value:.4f}" for name, estimate in candidates.items())
+    compared = f"Cross-validated AUC on calib (n = {next(iter(candidates.values())).n}): {listed}."
     if wanted == "equal" or gain is None:
-        return f"Equal weights, because the configuration says so. {listed}"
+        return f"Equal weights, because the configuration says so. {compared}"
     change = f"{gain.value:+.4f}"
     if gain.low is not None and gain.high is not None:
         change += f" [{gain.low:+.4f}, {gain.high:+.4f}]"
     shares = ", ".join(f"{name} {weight:.2f}" for name, weight in found.items())
     real = gain.low is not None and gain.low > 0
-    if wanted == "auto":
-        search = f"The Bayesian search found {shares}; its cross-validated AUC differs from that of equal weights by"
-        verdict = "is real, so these weights are used" if real else "is not real, so equal weights are kept"
-        return f"{search} {change}: the gain {verdict}. {listed}"
-    shown = "is real" if real else "is not real; `ensemble.method: auto` would keep equal weights"
-    chosen = f"The configuration says {method}, which weighs {shares}"
-    return (
-        f"{chosen}; its cross-validated AUC differs from that of equal weights by {change}: the gain {shown}. {listed}"
-    )
+    if wanted == "auto" and real:
+        said = (
+            f"Weights by Bayesian search ({shares}): they rank calib better than equal weights by {change} of AUC, and "
+            "the interval lies above 0."
+        )
+    elif wanted == "auto":
+        said = (
+            f"Equal weights: the Bayesian search found {shares}, but its gain over equal weights of {change} of AUC is "
+            "not real, because the interval reaches 0 or less."
+        )
+    else:
+        shown = "a real gain" if real else "no real gain; `ensemble.method: auto` would keep equal weights"
+        said = (
+            f"Combined by {method}, because the configuration says so (shares {shares}). Against equal weights the AUC "
+            f"differs by {change}: {shown}."
+        )
+    return f"{said} {compared}"

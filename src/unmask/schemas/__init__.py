@@ -7,6 +7,7 @@ when it is read. This room imports neither torch nor cv2 nor any SDK.
 from unmask.schemas.documents import (
     Ablation,
     ArtefactScale,
+    Balance,
     Criterion,
     DatasetInfo,
     DetectorCalibration,
@@ -64,6 +65,7 @@ __all__ = [
     "VIDEO_SCORES",
     "Ablation",
     "ArtefactScale",
+    "Balance",
     "Column",
     "Criterion",
     "DatasetInfo",

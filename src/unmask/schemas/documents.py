@@ -68,6 +68,28 @@ class Estimate(Document):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
+class Balance(Document):
+    """How many there are of each class.
+
+    Attributes:
+        ratio: Of the larger class to the smaller one, over all splits.
+        level: mild below 2, moderate up to 5, severe above; balanced below 1.1.
+        advice: What to do about it, in a sentence.
+        class_balance: What ``train.class_balance`` should be; what its default, auto, comes to.
+        by_source: Source to label name to number of ok samples.
+        by_manipulation: Manipulation to number of ok fakes.
+        by_split: Split to the ratio of the classes in it; null where one class is missing.
+    """
+
+    ratio: float
+    level: Literal["balanced", "mild", "moderate", "severe"]
+    advice: str
+    class_balance: Literal["none", "weights", "sampler"]
+    by_source: dict[str, dict[str, int]]
+    by_manipulation: dict[str, int]
+    by_split: dict[str, float | None]
+
+
 class DatasetInfo(Document):
     """``dataset.json``: what `unmask ingest` found.
 
@@ -80,6 +102,13 @@ class DatasetInfo(Document):
         metadata_audit_auc: AUC of a classifier that sees only file metadata, cross-validated by group.
         warnings: Sentences for the report.
         sources: Source name to where it lies.
+        layouts: Source name to the layout that it was read by.
+        metadata_audit_fields: Field to the AUC of a classifier that sees only this field.
+        metadata_audit_by_source: Source to the AUC of the metadata audit within it.
+        near_duplicates: Pairs of files that are alike though their bytes differ.
+        near_duplicates_across_labels: Those of them with two labels.
+        largest_groups: The largest groups with their number of files.
+        balance: Of the classes.
     """
 
     name: str
@@ -90,6 +119,13 @@ class DatasetInfo(Document):
     metadata_audit_auc: Estimate
     warnings: list[str] = []
     sources: dict[str, str]
+    layouts: dict[str, str] = {}
+    metadata_audit_fields: dict[str, float] = {}
+    metadata_audit_by_source: dict[str, Estimate] = {}
+    near_duplicates: int = 0
+    near_duplicates_across_labels: int = 0
+    largest_groups: dict[str, int] = {}
+    balance: Balance | None = None
 
 
 class ReferenceDrift(Document):
