@@ -71,7 +71,7 @@ def test_info_adds_up(faceforensics: Path, tmp_path: Path) -> None:
 def test_same_input_same_bytes(faceforensics: Path, tmp_path: Path) -> None:
     for name in ("a", "b", "b"):  # anew, anew, and on top of an earlier result
         run_ingest([folder("ffpp", faceforensics)], tmp_path / name, CONFIG, 42)
-    for name in ("samples.parquet", "dataset.json", "files.parquet", "ingest.json"):
+    for name in ("samples.parquet", "dataset.json", "near_duplicates.parquet", "files.parquet", "ingest.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -124,7 +124,9 @@ def test_too_many_failures_stop_with_the_reasons(faceforensics: Path, tmp_path: 
     for path in (faceforensics / "real/youtube").iterdir():
         path.write_text("no film")
     with pytest.raises(InputError, match=r"10 of 30 files cannot be used, .*: unsupported 10\. For example real/"):
-        run_ingest([folder("ffpp", faceforensics)], tmp_path / "out", CONFIG.model_copy(update={"max_failed_share": 0.2}), 42)
+        run_ingest(
+            [folder("ffpp", faceforensics)], tmp_path / "out", CONFIG.model_copy(update={"max_failed_share": 0.2}), 42
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -158,8 +160,8 @@ def test_too_few_groups_give_the_numbers(tmp_path: Path) -> None:
 
 def test_unchanged_files_are_not_read_again(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_paths: list[str] = []
-    original = inspection.read_facts
-    monkeypatch.setattr(inspection, "read_facts", lambda path: read_paths.append(path.name) or original(path))
+    original = inspection.examine
+    monkeypatch.setattr(inspection, "examine", lambda path: read_paths.append(path.name) or original(path))
     source, out = [folder("s", pictures)], tmp_path / "out"
     (pictures / "real/broken.jpg").write_text("no picture")
     run_ingest(source, out, CONFIG, 42)
@@ -191,7 +193,7 @@ def test_other_limits_apply_without_reading_again(
     def not_again(path: Path) -> None:
         raise AssertionError(f"{path} was read again")
 
-    monkeypatch.setattr(inspection, "read_facts", not_again)
+    monkeypatch.setattr(inspection, "examine", not_again)
     run_ingest(source, out, CONFIG.model_copy(update={"min_duration_s": 1.0}), 42)
     assert (read(out)["status"] == "failed").sum() == 0
 
@@ -241,7 +243,9 @@ def test_sources_that_give_away_the_class_are_reported(pictures: Path, tmp_path:
     (tmp_path / "two").mkdir()
     shutil.move(pictures / "real", tmp_path / "one/real")
     shutil.move(pictures / "fake", tmp_path / "two/fake")
-    outcome = run_ingest([folder("one", tmp_path / "one"), folder("two", tmp_path / "two")], tmp_path / "out", CONFIG, 42)
+    outcome = run_ingest(
+        [folder("one", tmp_path / "one"), folder("two", tmp_path / "two")], tmp_path / "out", CONFIG, 42
+    )
     assert any("only one class is there: one, two" in message for message in outcome.messages)
 
 
@@ -253,7 +257,7 @@ def test_official_splits_and_strays_are_reported(pictures: Path, tmp_path: Path)
     outcome = run_ingest([folder("s", pictures)], tmp_path / "out", CONFIG, 42)
     messages = " ".join(outcome.messages)
     assert "s comes divided into train, val or test" in messages
-    assert "1 media files lie outside real/ and fake/" in messages
+    assert "1 media files have no label" in messages
 
 
 def test_a_confounder_is_warned_about(pictures: Path, tmp_path: Path) -> None:

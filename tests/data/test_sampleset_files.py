@@ -9,7 +9,8 @@ import pytest
 
 from unmask.data.conventions import identity_keys
 from unmask.data.sampleset import TRUTH_FILE, SampleSetTruth, generate, generation
-from unmask.data.sources import Source, list_sources
+from unmask.data.listing import list_sources
+from unmask.data.sources import Source
 from unmask.errors import InputError
 from unmask.objects import FolderStore
 from unmask.schemas import sha256_file

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from unmask.data.conventions import identity_keys
 from unmask.data.groups import UnionFind, group_samples, largest_group
-from unmask.data.sources import Source, SourceFile, list_sources
+from unmask.data.listing import list_sources
+from unmask.data.sources import Source, SourceFile
 from unmask.errors import InputError
 from unmask.objects import FolderStore
 
@@ -87,7 +88,7 @@ def test_what_is_no_media_is_passed_over_and_counted(tmp_path: Path) -> None:
         "no media suffix (.md)": 1,
         "no media suffix (.txt)": 1,
         "no media suffix (.json)": 1,
-        "media outside real/ and fake/": 1,
+        "media without a label": 1,
     }
 
 
@@ -107,7 +108,7 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     [
         ([], "no labelled media"),
         (["real/readme.md", "fake/readme.md"], "no labelled media"),
-        (["a.mp4", "b.mp4"], "2 media files lie outside real/ and fake/"),
+        (["a.mp4", "b.mp4"], "2 media files without a label"),
     ],
 )
 def test_a_folder_without_labelled_media_is_refused(tmp_path: Path, names: list[str], message: str) -> None:

@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 FOLDS = 5
 REPEATS = 3  # divisions into folds; a single one is luck in a small set
+WORDS = ("codec", "container", "pixel_format", "encoder")
 BINS = 8  # of a field; a field with no more values than that gets one for each
 MAX_SAMPLES = 10_000  # of whole groups; more would sharpen the interval, not the message
 RESAMPLES = 1000
@@ -79,6 +80,41 @@ def audit_metadata(samples: pd.DataFrame, limit: float, rng: np.random.Generator
     return MetadataAudit(auc, alone, [_warning(auc, alone, samples, limit)] if warn else [])
 
 
+@dataclass(frozen=True)
+class SourceAudits:
+    """The metadata audit within each source.
+
+    Attributes:
+        auc: Source to what metadata alone achieve in it.
+        warnings: In plain words, for sources above the limit; none if there is only one source.
+    """
+
+    auc: dict[str, Estimate]
+    warnings: list[str]
+
+
+def audit_sources(
+    samples: pd.DataFrame, together: MetadataAudit, limit: float, rng: np.random.Generator
+) -> SourceAudits:
+    """Audit each source by itself: two sources that are confounded in opposite ways look clean together.
+
+    Args:
+        samples: As in `audit_metadata`.
+        together: The audit of all of them.
+        limit: AUC above which to warn.
+        rng: Source of every random choice.
+    """
+    found = SourceAudits({}, [])
+    sources = sorted(samples["source"].unique())
+    if len(sources) == 1:
+        return SourceAudits({sources[0]: together.auc}, [])
+    for source in sources:
+        audit = audit_metadata(samples[samples["source"] == source], limit, rng)
+        found.auc[source] = audit.auc
+        found.warnings.extend(f"Within {source}: {text}" for text in audit.warnings)
+    return found
+
+
 def _at_most(samples: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
     """Draw whole groups until the next would be too much; one that is too much by itself is passed over."""
     if len(samples) <= most:
@@ -96,6 +132,8 @@ def _numbers(samples: pd.DataFrame) -> dict[str, Floats]:
     """Give the fields as numbers ``(N,)``; NaN where a file has no such thing."""
 
     def column(name: str) -> Floats:
+        if name not in samples:
+            return np.full(len(samples), np.nan)
         return np.array([np.nan if pd.isna(value) else float(value) for value in samples[name]], np.float64)
 
     width, height, frames = column("width_px"), column("height_px"), column("n_frames")
@@ -111,6 +149,8 @@ def _numbers(samples: pd.DataFrame) -> dict[str, Floats]:
         "sample_rate_hz": column("sample_rate_hz"),
         "has_audio": column("has_audio"),
         "rotation_deg": column("rotation_deg"),
+        "channels": column("channels"),
+        "peak_dbfs": column("peak_dbfs"),
     }
 
 
@@ -122,11 +162,14 @@ def metadata_fields(samples: pd.DataFrame) -> dict[str, Floats]:
 
     Returns:
         Field to ``(N, B)`` in 0 to 1: for a number, its rank and whether it lies in each of up to 8 bins or is
-        missing; for the codec, whether it is each of the 8 most frequent. Fields that never vary are left out.
+        missing; for codec, container, pixel format and encoder, whether it is each of the 8 most frequent. Fields that
+        never vary are left out.
     """
     fields = {name: _binned(values) for name, values in _numbers(samples).items()}
-    common = samples["codec"].value_counts().index[:BINS]
-    fields["codec"] = np.stack([(samples["codec"] == codec).to_numpy(np.float64) for codec in common], axis=1)
+    for name in WORDS:
+        if name in samples and samples[name].notna().any():
+            common = samples[name].value_counts().index[:BINS]
+            fields[name] = np.stack([(samples[name] == word).to_numpy(np.float64) for word in common], axis=1)
     return {name: table for name, table in fields.items() if (table != table[:1]).any()}
 
 
@@ -183,15 +226,17 @@ def _warning(auc: Estimate, fields: dict[str, float], samples: pd.DataFrame, lim
         f"File metadata alone tell real from fake with AUC {auc}, above the limit of {limit:g}: a detector may learn "
         f"the files instead of the forgeries. "
         + (f"What differs: {carried}. " if named else "No single field does it; several together do. ")
-        + "Bring both classes into one format (codec, bit rate, size, length, sample rate) before trusting any figure."
+        + "Bring both classes into one format (codec, bit rate, size, length, sample rate) before trusting any figure: "
+        "`unmask ingest --normalise` does."
     )
 
 
 def _compare(name: str, samples: pd.DataFrame) -> str:
     """Say how a field differs between the classes: the middle and the range of nine tenths of each."""
     real, fake = (samples.loc[samples["label"] == label] for label in (0, 1))
-    if name == "codec":
-        return ", ".join(f"{kind} mostly {of[name].mode().iloc[0]}" for kind, of in (("real", real), ("fake", fake)))
+    if name in WORDS:
+        common = ((kind, of[name].mode()) for kind, of in (("real", real), ("fake", fake)))
+        return ", ".join(f"{kind} mostly {mode.iloc[0] if len(mode) else 'none'}" for kind, mode in common)
     ranges = []
     for kind, of in (("real", real), ("fake", fake)):
         values = _numbers(of)[name]

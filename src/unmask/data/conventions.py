@@ -10,40 +10,65 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
 
+from unmask.data.layouts.faces import CELEB_SPACE, DEEPER_SPACE, DFD_SPACE, FACEFORENSICS_SPACE
+from unmask.data.layouts.speech import corpus_keys
 from unmask.data.sources import SourceFile, is_storage
 from unmask.media.probe import expected_modality
 
 Keys = dict[str, frozenset[str]]
 Tokens = tuple[str, ...]
+Relate = Literal["all", "target"]
 
-FACEFORENSICS = "FaceForensics++"
 FACEFORENSICS_MANIPULATIONS = frozenset({"deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter"})
 MIN_REALS_OF_TAG = 2
 MAX_TAG_WORDS = 4
 
 
-def identity_keys(files: Iterable[SourceFile]) -> Keys:
-    """Ask all conventions, source by source; the first that understands a file decides.
+class Related(NamedTuple):
+    """What a file was made from.
+
+    Attributes:
+        everything: All videos, recordings and people.
+        target: Those that it shows apart from the face or voice that was put in.
+    """
+
+    everything: frozenset[str]
+    target: frozenset[str]
+
+
+Relations = dict[str, Related]
+
+
+def identity_keys(files: Iterable[SourceFile], relate: Relate = "all") -> Keys:
+    """Say what every file was made from: as its layout says, else by the first convention that understands its name.
 
     Args:
         files: Media files of any number of sources.
+        relate: ``all``; or ``target``, which leaves out whose face was put in, for sets in which the swaps join
+            everybody to one group. Such a division leaks identities, and `unmask audit` says so.
 
     Returns:
         Sample id to keys, at least one for each file.
     """
     by_source: dict[str, list[SourceFile]] = defaultdict(list)
+    found: Relations = {}
     for file in files:
-        by_source[file.source].append(file)
-    keys: Keys = {}
+        if file.keys:
+            found[file.sample_id] = Related(file.keys, file.target_keys or file.keys)
+        else:
+            by_source[file.source].append(file)
     for source_files in by_source.values():
         for convention in CONVENTIONS:
-            for sample_id, found in convention(source_files).items():
-                keys.setdefault(sample_id, found)
-    return keys
+            for sample_id, related in convention(source_files).items():
+                found.setdefault(sample_id, related)
+    return {
+        sample_id: related.target if relate == "target" else related.everything for sample_id, related in found.items()
+    }
 
 
-def target_source_pairs(files: Sequence[SourceFile]) -> Keys:
+def target_source_pairs(files: Sequence[SourceFile]) -> Relations:
     """Understand FaceForensics++ names (Rössler et al., ICCV 2019): real ``A``, fake ``A_B``, in any manipulation.
 
     ``A_B`` shows target A with the face or the expression of source B, so A, B, A_B and B_A are one group, whatever
@@ -57,7 +82,7 @@ def target_source_pairs(files: Sequence[SourceFile]) -> Keys:
         files: Of one source.
 
     Returns:
-        Sample id to keys for the files that fit.
+        Sample id to what it was made from, for the files that fit.
     """
     numbers = {file.sample_id: found for file in files if (found := _pair_numbers(file))}
     reals = {n for file in files if file.label == 0 for n in numbers.get(file.sample_id, ())}
@@ -65,8 +90,56 @@ def target_source_pairs(files: Sequence[SourceFile]) -> Keys:
     official = any((file.manipulation or "").lower() in FACEFORENSICS_MANIPULATIONS for file in files)
     if not fakes or not (official or reals & fakes):
         return {}
-    space = FACEFORENSICS if official else files[0].source
-    return {sample_id: frozenset(f"{space}:{n}" for n in found) for sample_id, found in numbers.items()}
+    space = FACEFORENSICS_SPACE if official else files[0].source
+    return {sample_id: _related(space, found) for sample_id, found in numbers.items()}
+
+
+def _related(space: str, names: Sequence[str]) -> Related:
+    """Relate a file to people or videos of a data set, of which it shows the first."""
+    everything = [f"{space}:{name}" for name in names]
+    return Related(frozenset(everything), frozenset(everything[:1]))
+
+
+def people_in_names(files: Sequence[SourceFile]) -> Relations:
+    """Understand names that name people, as in Celeb-DF, DeepFakeDetection and DeeperForensics.
+
+    ``id0_id1_0000`` and ``id0_0000``, ``01_02__scene__ABCDEFGH`` and ``01__scene``, ``000_M101``. They are believed
+    only where fakes and reals share a person, or, for the last, everywhere, because nothing else is named so.
+
+    Args:
+        files: Of one source.
+
+    Returns:
+        Sample id to what it was made from, for the files that fit.
+    """
+    found: Relations = {}
+    for space, fake, real in (
+        (CELEB_SPACE, r"(id\d+)_(id\d+)_\d{4}", r"(id\d+)_\d{4}"),
+        (DFD_SPACE, r"(\d{2})_(\d{2})__.+__[A-Z0-9]{8}", r"(\d{2})__.+"),
+    ):
+        matches = {f.sample_id: m.groups() for f in files if (m := re.fullmatch(fake if f.label else real, f.stem))}
+        labels = {f.label for f in files if f.sample_id in matches}
+        if labels == {0, 1}:
+            found |= {sample_id: _related(space, people) for sample_id, people in matches.items()}
+    for file in files:
+        match = re.fullmatch(r"(\d{3})_([MW]\d{3})", file.stem) if file.label else None
+        if match:
+            target = frozenset({f"{FACEFORENSICS_SPACE}:{match.group(1)}"})
+            found[file.sample_id] = Related(target | {f"{DEEPER_SPACE}:{match.group(2)}"}, target)
+    return found
+
+
+def recordings_of_corpora(files: Sequence[SourceFile]) -> Relations:
+    """Understand names of recordings of LJ Speech and JSUT, which mean the same in every set made from these.
+
+    Args:
+        files: Of one source.
+
+    Returns:
+        Sample id to the recordings, for the files that name one.
+    """
+    found = {file.sample_id: corpus_keys(file.stem) for file in files}
+    return {sample_id: Related(named, named) for sample_id, named in found.items() if named}
 
 
 def _pair_numbers(file: SourceFile) -> Tokens:
@@ -79,7 +152,7 @@ def _pair_numbers(file: SourceFile) -> Tokens:
     return ()
 
 
-def shared_names(files: Sequence[SourceFile]) -> Keys:
+def shared_names(files: Sequence[SourceFile]) -> Relations:
     """Relate a fake to the real whose name it carries: ``LJ040-0073_gen.wav`` to ``LJ040-0073.wav``.
 
     Names are compared as words, folders included, without the folders of storage and manipulation. A fake is related
@@ -101,7 +174,7 @@ def shared_names(files: Sequence[SourceFile]) -> Keys:
     tags = _tags(reals, {names[sample_id] for sample_id in fakes})
     for sample_id in fakes:
         names[sample_id] = _without_tag(names[sample_id], tags, reals)
-    return {sample_id: frozenset({f"{files[0].source}:{' '.join(words)}"}) for sample_id, words in names.items()}
+    return {sample_id: _related(files[0].source, [" ".join(words)]) for sample_id, words in names.items()}
 
 
 def _words(file: SourceFile) -> Tokens:
@@ -151,5 +224,5 @@ def _without_tag(words: Tokens, tags: set[Tokens], reals: dict[Tokens, Tokens]) 
     return (related or rests or [words])[0]
 
 
-Convention = Callable[[Sequence[SourceFile]], Keys]
-CONVENTIONS: tuple[Convention, ...] = (target_source_pairs, shared_names)
+Convention = Callable[[Sequence[SourceFile]], Relations]
+CONVENTIONS: tuple[Convention, ...] = (target_source_pairs, people_in_names, recordings_of_corpora, shared_names)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from unmask.data.conventions import identity_keys
 from unmask.data.groups import largest_group
-from unmask.data.sources import OUTSIDE, Listing
+from unmask.data.likeness import Likeness
+from unmask.data.listing import OUTSIDE
+from unmask.data.sources import Listing
+from unmask.data.splits import SplitResult
 
 DOMINANT_GROUP_SHARE = 0.5
 SHOWN = 3  # examples in a sentence
@@ -20,24 +24,31 @@ def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def warnings_about(usable: pd.DataFrame, listing: Listing, moved: int) -> list[str]:
+def warnings_about(
+    usable: pd.DataFrame, listing: Listing, result: SplitResult, official: str, likeness: Likeness
+) -> list[str]:
     """Look for what spoils or narrows later figures.
 
     Args:
         usable: Usable rows of the samples table.
         listing: What lay in the sources.
-        moved: Samples that left the split they had in an earlier table.
+        result: Of splitting.
+        official: What to do with divisions that sources came with: ignore or honour.
+        likeness: Files that are alike.
 
     Returns:
         Sentences; empty when there is nothing to say.
     """
     return [
+        *listing.remarks,
         *_duplicates(usable),
+        *_near_duplicates(likeness, listing),
         *_dominant_group(usable),
         *_one_sided(usable),
         *_several_modalities(usable),
         *_left_out(listing),
-        *_moved(moved),
+        *_official(listing, result, official),
+        *_moved(result.moved),
     ]
 
 
@@ -90,11 +101,53 @@ def _left_out(listing: Listing) -> list[str]:
     found = []
     outside = listing.ignored.get(OUTSIDE, 0)
     if outside:
-        found.append(f"{outside} media files lie outside real/ and fake/ and were left out.")
-    if listing.official_splits:
+        found.append(f"{outside} media files have no label and were left out.")
+    return found
+
+
+def _official(listing: Listing, result: SplitResult, official: str) -> list[str]:
+    if not listing.official_splits:
+        return []
+    names = ", ".join(sorted(listing.official_splits))
+    if official == "ignore":
+        return [
+            f"{names} comes divided into train, val or test; that division is not used, all files are split anew by "
+            f"group. Set ingest.official_splits to honour to keep it."
+        ]
+    if result.against_official:
+        return [
+            f"{result.against_official} files are not where the division of {names} puts them, because it divides what "
+            f"shares a person, a source video or its content: such groups went to the first of train, val, calib, test "
+            f"that held a part of them. Figures are not comparable with published ones on that division."
+        ]
+    return []
+
+
+def _near_duplicates(likeness: Likeness, listing: Listing) -> list[str]:
+    """Report pairs with two labels that the names do not relate; forgeries of a named video are no news."""
+    files = listing.files
+    keys = identity_keys(files)
+    across = [
+        pair
+        for pair in likeness.pairs
+        if files[pair.first].label != files[pair.second].label
+        and not keys[files[pair.first].sample_id] & keys[files[pair.second].sample_id]
+    ]
+    found = []
+    if across:
+        examples = "; ".join(
+            f"{files[pair.first].relative} ~ {files[pair.second].relative}"
+            for pair in sorted(across, key=lambda pair: -pair.likeness)[:SHOWN]
+        )
         found.append(
-            f"{', '.join(sorted(listing.official_splits))} comes divided into train, val or test; that division is not "
-            f"used, all files are split anew by group."
+            f"{len(across)} pairs of a real and a fake file show or say nearly the same although their names do not "
+            f"relate them ({examples}); each pair shares a group, and so a split."
+        )
+    chained = len(likeness.pairs) - len(likeness.joined)
+    if chained:
+        found.append(
+            f"{chained} of {len(likeness.pairs)} near-duplicate pairs were not joined, because they would have chained "
+            f"files together that are not alike; they may lie in different splits."
         )
     return found
 

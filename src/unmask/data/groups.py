@@ -33,29 +33,34 @@ class UnionFind:
         self._size[a] += self._size[b]
 
 
-def group_samples(keys: Sequence[Collection[str]], content: Sequence[str | None]) -> list[str]:
-    """Join samples that share a key or their content.
+def group_samples(
+    keys: Sequence[Collection[str]], content: Sequence[str | None], alike: Iterable[tuple[int, int]] = ()
+) -> list[str]:
+    """Join samples that share a key or their content, or are alike.
 
     Args:
         keys: For each sample the videos, recordings or people it was made from; at least one each.
         content: For each sample the hash of its bytes; None joins nothing.
+        alike: Positions of two samples each.
 
     Returns:
         For each sample the name of its group: the first of all keys in it. It does not depend on the order of the
         samples, and stays when samples with later keys are added.
     """
     sets = UnionFind()
-    for names, digest in zip(keys, content, strict=True):
-        anchor = ("key", min(names))
+    anchors = [("key", min(names)) for names in keys]
+    for anchor, names, digest in zip(anchors, keys, content, strict=True):
         for name in names:
             sets.join(anchor, ("key", name))
         if digest is not None:
             sets.join(anchor, ("content", digest))
+    for first, second in alike:
+        sets.join(anchors[first], anchors[second])
     names_of_root: dict[Hashable, str] = {}
-    for names in keys:
-        root, name = sets.find(("key", min(names))), min(names)
+    for anchor in anchors:
+        root, name = sets.find(anchor), anchor[1]
         names_of_root[root] = min(names_of_root.get(root, name), name)
-    return [names_of_root[sets.find(("key", min(names)))] for names in keys]
+    return [names_of_root[sets.find(anchor)] for anchor in anchors]
 
 
 def largest_group(groups: Iterable[str]) -> tuple[str, int, float]:

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from unmask.config import IngestConfig
-from unmask.data.audit import MetadataAudit, audit_metadata
+from unmask.data.audit import audit_metadata, audit_sources
+from unmask.data.balance import LABEL_NAMES, balance_of
 from unmask.data.conventions import identity_keys
 from unmask.data.findings import SHOWN, in_words, warnings_about
 from unmask.data.groups import group_samples
@@ -20,18 +21,24 @@ from unmask.data.inspection import (
     FILES,
     FILES_FILE,
     INDEX_FILE,
+    PAIRS,
+    PAIRS_FILE,
     PROBE_VERSION,
     SAMPLES_FILE,
+    Earlier,
     IngestIndex,
     Inspection,
+    files_table,
     inspect_files,
     read_earlier,
     recall,
     remember,
     remembered_key,
 )
-from unmask.data.sources import Listing, Source, SourceFile, list_sources
-from unmask.data.splits import assign_splits
+from unmask.data.likeness import Likeness, likeness_of, pairs_table
+from unmask.data.listing import list_sources
+from unmask.data.sources import Listing, Source, SourceFile
+from unmask.data.splits import SplitResult, assign_splits
 from unmask.errors import InputError
 from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
@@ -43,8 +50,6 @@ from unmask.schemas import (
     write_table,
 )
 from unmask.schemas.tables import SPLITS
-
-LABEL_NAMES = {0: "real", 1: "fake"}
 
 
 def run_ingest(
@@ -59,8 +64,9 @@ def run_ingest(
 ) -> StageOutcome:
     """Find, check, group and split media.
 
-    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``, and ``files.parquet``
-    and ``ingest.json`` (what the next run needs to read only new files). If ``out`` holds an earlier result, unchanged
+    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``,
+    ``near_duplicates.parquet``, and ``files.parquet`` and ``ingest.json`` (what the next run needs to read only new
+    files). If ``out`` holds an earlier result, unchanged
     files are not read again, and samples keep their split as long as seed and fractions are the same.
 
     Args:
@@ -82,31 +88,48 @@ def run_ingest(
         StorageError: A store cannot be reached.
     """
     media = media or LocalMedia()
-    listing = list_sources(sources)
+    listing = list_sources(sources, config.layouts)
     places = {source.name: source.files.uri for source in sources}
     previous = (recall(store, remembered_key(sources)) if store else None) or read_earlier(out)
-    inspections = inspect_files(listing.files, places, config, media, previous)
+    inspections, read_now = inspect_files(listing.files, places, config, media, previous)
     _check_failures(listing.files, inspections, config.max_failed_share)
+    likeness = (
+        likeness_of(listing.files, inspections, read_now, previous) if config.near_duplicates else Likeness([], [])
+    )
     uris = _addresses(listing.files, inspections, media, media_store)
-    frame = _rows(listing.files, inspections, uris)
-    usable = frame[frame["status"] == "ok"]
-    _check_classes(usable, frame)
-    kept = previous.splits(seed, config.fractions) if previous else {}
-    result = assign_splits(usable, config.fractions, seed, kept)
-    frame["split"] = frame["group_id"].map(result.split).where(frame["status"] == "ok", None)
-    usable = frame[frame["status"] == "ok"]
-    audit = audit_metadata(usable, config.metadata_auc_limit, np.random.default_rng(seed))
-    warnings = [*warnings_about(usable, listing, result.moved), *audit.warnings]
-    info = _describe(frame, places, audit, warnings)
-    index = IngestIndex(probe_version=PROBE_VERSION, seed=seed, fractions=config.fractions, places=places)
+    frame = _rows(listing.files, inspections, uris, likeness, config)
+    result = _split(frame, listing, config, seed, previous)
+    info = _describe(frame, places, listing, likeness, config, seed, result)
+    index = IngestIndex(
+        probe_version=PROBE_VERSION,
+        seed=seed,
+        fractions=config.fractions,
+        places=places,
+        near_duplicates=config.near_duplicates,
+    )
     with new_directory(out) as folder:
         write_table(folder / SAMPLES_FILE, _table(frame), SAMPLES)
-        write_table(folder / FILES_FILE, _seen(listing.files, inspections), FILES)
+        write_table(folder / FILES_FILE, files_table(listing.files, inspections), FILES)
+        write_table(folder / PAIRS_FILE, pairs_table(listing.files, likeness.pairs), PAIRS)
         info.save(folder / "dataset.json")
         index.save(folder / INDEX_FILE)
     if store:
         remember(out, store, remembered_key(sources))
     return _outcome(frame, info, listing)
+
+
+def _split(
+    frame: pd.DataFrame, listing: Listing, config: IngestConfig, seed: int, previous: Earlier | None
+) -> SplitResult:
+    """Fill the column ``split``."""
+    usable = frame[frame["status"] == "ok"]
+    _check_classes(usable, frame)
+    kept = previous.splits(seed, config.fractions) if previous else {}
+    honour = config.official_splits == "honour"
+    official = {f.sample_id: f.official_split for f in listing.files if f.official_split} if honour else {}
+    result = assign_splits(usable, config.fractions, seed, kept, official)
+    frame["split"] = frame["group_id"].map(result.split).where(frame["status"] == "ok", None)
+    return result
 
 
 def _addresses(
@@ -127,16 +150,6 @@ def _addresses(
     return addresses
 
 
-def _seen(files: Sequence[SourceFile], inspections: Sequence[Inspection]) -> pa.Table:
-    return pa.table(
-        {
-            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
-            "version": pa.array([file.version for file in files], pa.string()),
-            "defect": pa.array([inspection.defect for inspection in inspections], pa.string()),
-        }
-    )
-
-
 def _check_failures(files: Sequence[SourceFile], inspections: Sequence[Inspection], limit: float) -> None:
     failed = [(file, i.reason) for file, i in zip(files, inspections, strict=True) if i.reason]
     if len(failed) <= limit * len(files):
@@ -150,18 +163,25 @@ def _check_failures(files: Sequence[SourceFile], inspections: Sequence[Inspectio
     )
 
 
-def _rows(files: Sequence[SourceFile], inspections: Sequence[Inspection], uris: Sequence[str]) -> pd.DataFrame:
+def _rows(
+    files: Sequence[SourceFile],
+    inspections: Sequence[Inspection],
+    uris: Sequence[str],
+    likeness: Likeness,
+    config: IngestConfig,
+) -> pd.DataFrame:
     """Build the samples table without splits; grouping is by name for all files, by content for usable ones."""
-    keys = identity_keys(files)
+    keys = identity_keys(files, config.relate)
     content = [None if i.reason else i.sha256 for i in inspections]
-    groups = group_samples([keys[file.sample_id] for file in files], content)
+    alike = ((pair.first, pair.second) for pair in likeness.joined)
+    groups = group_samples([keys[file.sample_id] for file in files], content, alike)
     columns: dict[str, list[Any]] = {column.name: [] for column in SAMPLES.columns}
     for file, inspection, uri, group in zip(files, inspections, uris, groups, strict=True):
         row: dict[str, Any] = {
             "sample_id": file.sample_id,
             "uri": uri,
             "label": file.label,
-            "source": file.source,
+            "source": f"{file.source}/{file.part}" if file.part else file.source,
             "manipulation": file.manipulation,
             "compression": file.compression,
             "group_id": group,
@@ -169,6 +189,7 @@ def _rows(files: Sequence[SourceFile], inspections: Sequence[Inspection], uris: 
             "size_bytes": file.size_bytes,
             "status": "failed" if inspection.reason else "ok",
             "reason": inspection.reason,
+            "peak_dbfs": inspection.peak_dbfs,
             **(inspection.facts.columns() if inspection.facts else {}),
         }
         for name, values in columns.items():
@@ -199,14 +220,28 @@ def _check_classes(usable: pd.DataFrame, frame: pd.DataFrame) -> None:
     )
 
 
-def _describe(frame: pd.DataFrame, places: dict[str, str], audit: MetadataAudit, warnings: list[str]) -> DatasetInfo:
+def _describe(
+    frame: pd.DataFrame,
+    places: dict[str, str],
+    listing: Listing,
+    likeness: Likeness,
+    config: IngestConfig,
+    seed: int,
+    result: SplitResult,
+) -> DatasetInfo:
     usable = frame[frame["status"] == "ok"]
+    rng = np.random.default_rng(seed)
+    audit = audit_metadata(usable, config.metadata_auc_limit, rng)
+    by_source = audit_sources(usable, audit, config.metadata_auc_limit, rng)
+    warnings = warnings_about(usable, listing, result, config.official_splits, likeness)
     counts = {}
     for split in SPLITS:
         labels = usable.loc[usable["split"] == split, "label"]
         counts[split] = {name: int((labels == label).sum()) for label, name in LABEL_NAMES.items()}
         counts[split]["unknown"] = int(labels.isna().sum())
     failed = Counter(reason.split(":", 1)[0] for reason in frame["reason"].dropna())
+    across = sum(listing.files[pair.first].label != listing.files[pair.second].label for pair in likeness.pairs)
+    sizes = usable["group_id"].value_counts()
     return DatasetInfo(
         name="+".join(places),
         version=_version(frame),
@@ -214,8 +249,15 @@ def _describe(frame: pd.DataFrame, places: dict[str, str], audit: MetadataAudit,
         failed=dict(sorted(failed.items())),
         groups={split: int(usable.loc[usable["split"] == split, "group_id"].nunique()) for split in SPLITS},
         metadata_audit_auc=audit.auc,
-        warnings=warnings,
+        warnings=[*warnings, *audit.warnings, *by_source.warnings],
         sources=places,
+        layouts=listing.layouts,
+        metadata_audit_fields=audit.fields,
+        metadata_audit_by_source=by_source.auc,
+        near_duplicates=len(likeness.pairs),
+        near_duplicates_across_labels=across,
+        largest_groups={str(name): int(n) for name, n in sizes[sizes > 1].sort_index().nlargest(SHOWN).items()},
+        balance=balance_of(usable),
     )
 
 
@@ -237,6 +279,9 @@ def _outcome(frame: pd.DataFrame, info: DatasetInfo, listing: Listing) -> StageO
         "groups": int(usable["group_id"].nunique()),
         **{f"{split}_files": sum(info.counts[split].values()) for split in SPLITS},
     }
+    metrics["near_duplicate_pairs"] = info.near_duplicates
+    if info.balance:
+        metrics["imbalance_ratio"] = info.balance.ratio
     if info.metadata_audit_auc.value is not None:
         metrics["metadata_auc"] = info.metadata_audit_auc.value
     splits = ", ".join(
@@ -247,6 +292,15 @@ def _outcome(frame: pd.DataFrame, info: DatasetInfo, listing: Listing) -> StageO
         f"real + fake in groups: {splits}.",
         f"Classifier on file metadata only: AUC {info.metadata_audit_auc}; 0.5 is what it should be.",
     ]
+    if len(info.metadata_audit_by_source) > 1:
+        messages += [f"  within {name}: AUC {auc}" for name, auc in info.metadata_audit_by_source.items()]
+    if info.near_duplicates:
+        messages.append(
+            f"{info.near_duplicates} pairs of files are alike though their bytes differ, "
+            f"{info.near_duplicates_across_labels} of them a real and a fake; listed in {PAIRS_FILE}."
+        )
+    if info.balance:
+        messages.append(info.balance.advice)
     if n_failed:
         messages.insert(1, f"{n_failed} files cannot be used: {in_words(info.failed)}.")
     if listing.ignored:

@@ -14,12 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from unmask.config import IngestConfig, SplitFractions
+from unmask.data.near_duplicates import Marks
 from unmask.data.sources import Source, SourceFile
 from unmask.errors import ContractError, MediaError, StorageError
-from unmask.media.probe import MediaFacts, check_facts, read_facts
+from unmask.media.examination import examine
+from unmask.media.fingerprint import THUMB_BYTES, PictureMark
+from unmask.media.probe import MediaFacts, check_facts
 from unmask.objects import MediaFiles, ObjectStore
 from unmask.progress import track
 from unmask.schemas import SAMPLES, Column, Document, TableSpec, read_table, sha256_file, sha256_json
@@ -32,7 +36,8 @@ BATCH = 1024
 INDEX_FILE = "ingest.json"
 FILES_FILE = "files.parquet"
 SAMPLES_FILE = "samples.parquet"
-REMEMBERED = (SAMPLES_FILE, FILES_FILE, INDEX_FILE)
+PAIRS_FILE = "near_duplicates.parquet"
+REMEMBERED = (SAMPLES_FILE, FILES_FILE, PAIRS_FILE, INDEX_FILE)
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
 
 FILES = TableSpec(
@@ -41,9 +46,22 @@ FILES = TableSpec(
         Column("sample_id", pa.string(), "as in samples"),
         Column("version", pa.string(), "of the bytes, as the place where they lie states it"),
         Column("defect", pa.string(), "why the file cannot be read, as `code: sentence`; null when it can", True),
+        Column("hashes", pa.list_(pa.uint64()), "of the picture, or of key frames"),
+        Column("thumbs", pa.binary(), "of the same, 432 bytes each"),
+        Column("words", pa.binary(), "of a recording, 4 bytes each, little endian"),
     ),
     key=("sample_id",),
 )
+PAIRS = TableSpec(
+    "near duplicates",
+    (
+        Column("first", pa.string(), "sample_id of one"),
+        Column("second", pa.string(), "sample_id of the other, the greater one"),
+        Column("likeness", pa.float32(), "1 for the same", minimum=0, maximum=1.001),
+    ),
+    key=("first", "second"),
+)
+NOTHING = Marks((), np.zeros(0, np.uint32))
 
 
 class IngestIndex(Document):
@@ -54,12 +72,14 @@ class IngestIndex(Document):
         seed: Of the splits.
         fractions: Of the splits.
         places: Source name to where it lay.
+        near_duplicates: Whether files were compared.
     """
 
     probe_version: int
     seed: int
     fractions: SplitFractions
     places: dict[str, str]
+    near_duplicates: bool
 
 
 @dataclass(frozen=True)
@@ -71,12 +91,16 @@ class Inspection:
         facts: From its headers; None when they cannot be read.
         defect: Why it cannot be read, as ``code: sentence``; None when it can.
         reason: Why it cannot be used: the defect, or a limit that it breaks; None when it can.
+        peak_dbfs: Highest level of its sound; None without sound.
+        marks: By what it is known again.
     """
 
     sha256: str | None
     facts: MediaFacts | None
     defect: str | None
     reason: str | None
+    peak_dbfs: float | None = None
+    marks: Marks = NOTHING
 
 
 @dataclass(frozen=True)
@@ -87,11 +111,13 @@ class Earlier:
         rows: Sample id to its row of the samples table.
         files: Sample id to its row of the files table.
         index: Beside them.
+        pairs: Two sample ids that are alike, to how much.
     """
 
     rows: dict[str, dict[str, Any]]
     files: dict[str, dict[str, Any]]
     index: IngestIndex
+    pairs: dict[tuple[str, str], float]
 
     def splits(self, seed: int, fractions: SplitFractions) -> dict[str, str]:
         """Give the split of each sample; none if seed or fractions were other ones, because these ask for others."""
@@ -114,7 +140,30 @@ class Earlier:
         if seen["defect"] is not None:
             return Inspection(row["sha256"], None, seen["defect"], seen["defect"])
         facts = MediaFacts(**{name: row[name] for name in MediaFacts.__dataclass_fields__})
-        return Inspection(row["sha256"], facts, None, None)
+        return Inspection(row["sha256"], facts, None, None, row["peak_dbfs"], _marks(seen))
+
+
+def _marks(seen: dict[str, Any]) -> Marks:
+    thumbs = seen["thumbs"]
+    pictures = tuple(
+        PictureMark(value, thumbs[i * THUMB_BYTES : (i + 1) * THUMB_BYTES]) for i, value in enumerate(seen["hashes"])
+    )
+    return Marks(pictures, np.frombuffer(seen["words"], "<u4"))
+
+
+def files_table(files: Sequence[SourceFile], inspections: Sequence[Inspection]) -> pa.Table:
+    """Build the table by which the next run knows unchanged files."""
+    marks = [inspection.marks for inspection in inspections]
+    return pa.table(
+        {
+            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
+            "version": pa.array([file.version for file in files], pa.string()),
+            "defect": pa.array([inspection.defect for inspection in inspections], pa.string()),
+            "hashes": pa.array([[p.hash for p in of.pictures] for of in marks], pa.list_(pa.uint64())),
+            "thumbs": pa.array([b"".join(p.thumb for p in of.pictures) for of in marks], pa.binary()),
+            "words": pa.array([of.words.astype("<u4").tobytes() for of in marks], pa.binary()),
+        }
+    )
 
 
 def remembered_key(sources: Sequence[Source]) -> str:
@@ -168,10 +217,16 @@ def read_earlier(folder: Path) -> Earlier | None:
         index = IngestIndex.load(folder / INDEX_FILE)
         rows = read_table(folder / SAMPLES_FILE, SAMPLES).to_pylist()
         files = read_table(folder / FILES_FILE, FILES).to_pylist()
+        pairs = read_table(folder / PAIRS_FILE, PAIRS).to_pylist()
     except ContractError as error:
         logger.warning("The earlier result in %s cannot be reused: %s", folder, error)
         return None
-    return Earlier({row["sample_id"]: row for row in rows}, {row["sample_id"]: row for row in files}, index)
+    return Earlier(
+        {row["sample_id"]: row for row in rows},
+        {row["sample_id"]: row for row in files},
+        index,
+        {(row["first"], row["second"]): row["likeness"] for row in pairs},
+    )
 
 
 def inspect_files(
@@ -180,7 +235,7 @@ def inspect_files(
     config: IngestConfig,
     media: MediaFiles,
     earlier: Earlier | None,
-) -> list[Inspection]:
+) -> tuple[list[Inspection], set[str]]:
     """Hash and probe files in parallel.
 
     Args:
@@ -191,7 +246,7 @@ def inspect_files(
         earlier: What an earlier run found; unchanged files are not read again.
 
     Returns:
-        One inspection a file, in the same order.
+        One inspection a file, in the same order, and the ids of those that were read now.
     """
     known = {f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places[f.source]))}
     new = [file for file in files if file.sample_id not in known]
@@ -204,7 +259,7 @@ def inspect_files(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, wait only for the files in hand
             raise
-    return [_judged(known[file.sample_id], config) for file in files]
+    return [_judged(known[file.sample_id], config) for file in files], {file.sample_id for file in new}
 
 
 def _in_batches(
@@ -236,9 +291,9 @@ def _read(file: SourceFile, media: MediaFiles) -> Inspection:
 
 
 def _look_into(path: Path) -> Inspection:
-    facts, defect = None, None
+    found, defect = None, None
     try:
-        facts = read_facts(path)
+        found = examine(path)
     except MediaError as error:
         defect = str(error)
     try:
@@ -246,7 +301,9 @@ def _look_into(path: Path) -> Inspection:
         digest = None if defect and defect.startswith("unreadable") else sha256_file(path)
     except OSError as error:
         return _unusable(None, f"unreadable: {error.strerror}")
-    return Inspection(digest, facts, None, None) if facts else _unusable(digest, defect or "")
+    if found is None:
+        return _unusable(digest, defect or "")
+    return Inspection(digest, found.facts, None, None, found.peak_dbfs, Marks(found.pictures, found.words))
 
 
 def _unusable(digest: str | None, defect: str) -> Inspection:

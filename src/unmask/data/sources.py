@@ -1,9 +1,4 @@
-"""Finding the media of a source: what lies where, and what folders and names say about it.
-
-A source is a folder with ``real/`` and ``fake/`` somewhere below it; the names are understood in any case. The first
-folder below ``fake/`` names the manipulation, unless it is a mere layer of storage (``c23``, ``videos``) or also occurs
-below ``real/`` (then it names a person, a speaker or a channel).
-"""
+"""Sources of media and what is known of a file before it is opened."""
 
 from __future__ import annotations
 
@@ -11,24 +6,25 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from unmask.errors import InputError
-from unmask.media.probe import expected_modality
-from unmask.objects import ObjectStore, StoredObject
+from unmask.objects import ObjectStore
 
-LABELS = {"real": 0, "fake": 1}
+# What published data sets call their parts, in the words of our splits; they have no calib.
+SPLIT_OF_NAME = {
+    "train": "train",
+    "training": "train",
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("calib", "calibration"), "calib"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 # Folders that only sort storage; they say nothing about identity or manipulation.
-OFFICIAL_SPLITS = frozenset({"train", "val", "valid", "validation", "dev", "test", "eval"})
-STORAGE_FOLDERS = OFFICIAL_SPLITS | {
+STORAGE_FOLDERS = frozenset(SPLIT_OF_NAME) | {
     *("videos", "video", "images", "image", "frames", "audio", "wav", "clips", "media", "data"),
     *("raw", "hq", "lq", "original", "youtube"),
 }
-UNFINISHED_SUFFIXES = frozenset({".tmp", ".crdownload", ".part", ".partial", ".download"})
-OUTSIDE = "media outside real/ and fake/"
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A media file of a source, known by name only.
+    """A media file of a source, known by name and by what lies beside it only.
 
     Attributes:
         source: Name of the source.
@@ -55,9 +51,13 @@ class SourceFile:
         label: 0 real, 1 fake.
         folders: Folders between ``real/`` or ``fake/`` and the file.
         compression: c0, c23, c40, where a folder says so.
-        manipulation: First of these folders that names a way to forge; None for reals.
+        manipulation: How it was forged; None for reals and where nothing says so.
         size_bytes: Its size.
         version: Changes when its bytes change.
+        part: Part of the source that it belongs to, where a table says so.
+        keys: Videos, recordings and people that it was made from, where the layout or a table tells; else empty.
+        target_keys: Those of them that it shows apart from the face or voice that was put in; empty: all of them.
+        official_split: Split that the publishers of the data gave it; None where they gave none.
     """
 
     source: str
@@ -69,6 +69,10 @@ class SourceFile:
     manipulation: str | None = None
     size_bytes: int = 0
     version: str = ""
+    part: str | None = None
+    keys: frozenset[str] = frozenset()
+    target_keys: frozenset[str] = frozenset()
+    official_split: str | None = None
 
     @cached_property
     def sample_id(self) -> str:
@@ -88,102 +92,16 @@ class Listing:
     Attributes:
         files: Media files with a label, source by source, in order of their paths.
         ignored: Why files were passed over, with how many.
-        official_splits: Names of sources that come with folders train, val or test.
+        official_splits: Names of sources that come with a division of their own.
+        layouts: Source name to the layout that it was read by.
+        remarks: What the user should know about the sources, in sentences.
     """
 
     files: list[SourceFile] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     official_splits: set[str] = field(default_factory=set)
-
-
-def list_sources(sources: Sequence[Source]) -> Listing:
-    """List the media files of several sources.
-
-    Args:
-        sources: At least one.
-
-    Returns:
-        Files, and what was passed over.
-
-    Raises:
-        InputError: A name is given twice, or no labelled media lie in a source.
-        StorageError: A source cannot be listed.
-    """
-    if not sources:
-        raise InputError("No source was given.", "Name at least one folder with real/ and fake/ below it.")
-    names = Counter(source.name for source in sources)
-    twice = sorted(name for name, count in names.items() if count > 1)
-    if twice:
-        raise InputError(f"Sources share a name: {', '.join(twice)}.", "Give each its own: --source NAME=FOLDER.")
-    listing = Listing()
-    for source in sources:
-        _list_source(source, listing)
-    return listing
-
-
-def _list_source(source: Source, listing: Listing) -> None:
-    files: list[SourceFile] = []
-    unlabelled = 0
-    for stored in source.files.objects():
-        reason = _ignore_reason(stored.key)
-        if reason:
-            listing.ignored[reason] += 1
-            continue
-        file = _describe(source, stored)
-        if file is None:
-            unlabelled += 1
-            continue
-        files.append(file)
-        if OFFICIAL_SPLITS & {part.lower() for part in file.relative.split("/")[:-1]}:
-            listing.official_splits.add(source.name)
-    if unlabelled:
-        listing.ignored[OUTSIDE] += unlabelled
-    if not files:
-        raise InputError(
-            f"Source {source.name}: no labelled media below {source.files.uri} ({unlabelled} media files lie outside "
-            f"real/ and fake/).",
-            "Put real media into real/ and forged media into fake/ below the folder; a folder below fake/ may name "
-            "the manipulation.",
-        )
-    listing.files += _name_manipulations(files)
-
-
-def _ignore_reason(key: str) -> str | None:
-    *folders, name = key.lower().split("/")
-    suffix = PurePosixPath(name).suffix
-    hidden = name.startswith((".", "~")) or any(folder.startswith(".") for folder in folders)
-    if hidden or name in SYSTEM_FILES or suffix in UNFINISHED_SUFFIXES:
-        return "hidden, system or unfinished files"
-    if expected_modality(name) is None:
-        return f"no media suffix ({suffix or 'none'})"
-    return None
-
-
-def _describe(source: Source, stored: StoredObject) -> SourceFile | None:
-    folders = tuple(stored.key.split("/")[:-1])
-    place = next((i for i, part in enumerate(folders) if part.lower() in LABELS), None)
-    if place is None:
-        return None
-    root = source.files.uri.rstrip("/").rpartition("/")[2]
-    return SourceFile(
-        source=source.name,
-        uri=source.files.address(stored.key),
-        relative=stored.key,
-        label=LABELS[folders[place].lower()],
-        folders=folders[place + 1 :],
-        compression=_compression([*reversed(folders), root, source.name]),
-        size_bytes=stored.size_bytes,
-        version=stored.version,
-    )
-
-
-def _name_manipulations(files: Sequence[SourceFile]) -> list[SourceFile]:
-    of_reals = {part for file in files if file.label == 0 for part in file.folders}
-    named = []
-    for file in files:
-        meant = [part for part in file.folders if not is_storage(part) and part not in of_reals]
-        named.append(replace(file, manipulation=meant[0]) if file.label == 1 and meant else file)
-    return named
+    layouts: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def is_storage(folder: str) -> bool:
@@ -191,7 +109,7 @@ def is_storage(folder: str) -> bool:
     return folder.lower() in STORAGE_FOLDERS or re.fullmatch(r"c\d{1,2}", folder.lower()) is not None
 
 
-def _compression(names: Sequence[str]) -> str | None:
+def compression_of(names: Sequence[str]) -> str | None:
     """Read the compression from folder names, the innermost first; FaceForensics++ calls uncompressed c0 or raw."""
     for name in names:
         if name.lower() == "raw":

@@ -13,6 +13,9 @@ and a set of six groups must still fill four splits with both classes. They are 
 New files can reveal that two groups were one all along (a fake ``A_B`` joins A and B). If these lay in different
 splits, all of them go to the first of train, val, calib, test that held one: a sample may be lost to test, but nothing
 that a model was fitted on ever gets into test.
+
+A division that the publishers of a data set made can be honoured. What it puts into val, calib or test goes there; what
+it puts into train is divided between train and those splits that it does not know (always calib), by the hash.
 """
 
 from __future__ import annotations
@@ -47,10 +50,13 @@ class SplitResult:
     Attributes:
         split: Group to split.
         moved: Samples that an earlier table had placed elsewhere, because groups turned out to be one.
+        against_official: Samples that are not where the official division puts them, because what it divides belongs
+            together or was placed earlier.
     """
 
     split: dict[str, str]
     moved: int
+    against_official: int = 0
 
 
 @dataclass
@@ -69,7 +75,11 @@ class _Strata:
 
 
 def assign_splits(
-    samples: pd.DataFrame, fractions: SplitFractions, seed: int, earlier: Mapping[str, str] | None = None
+    samples: pd.DataFrame,
+    fractions: SplitFractions,
+    seed: int,
+    earlier: Mapping[str, str] | None = None,
+    official: Mapping[str, str] | None = None,
 ) -> SplitResult:
     """Place each group in one split.
 
@@ -79,6 +89,8 @@ def assign_splits(
         fractions: Shares of the splits.
         seed: Changes every hash.
         earlier: Sample id to split, of an earlier table that is kept to.
+        official: Sample id to split, of the publishers' division, if it is to be honoured. A group that it divides
+            goes to the first of train, val, calib, test that holds a part of it.
 
     Returns:
         The split of each group. Each split holds reals and fakes.
@@ -94,9 +106,36 @@ def assign_splits(
     _check_enough(has_label, len(samples))
     strata = _strata(samples, member_of, has_label, fractions)
     kept, moved = _kept(samples["sample_id"], member_of, len(groups), earlier or {})
-    splits = np.where(kept >= 0, kept, _hashed(groups, fractions, seed))
-    _mend(splits, kept < 0, strata, groups, seed)
-    return SplitResult({group: SPLITS[splits[i]] for group, i in place.items()}, moved)
+    published, _ = _kept(samples["sample_id"], member_of, len(groups), official or {})
+    # A sample whose group is divided officially counts with the group, so of all published places the first is taken.
+    allowed = _allowed(kept, published, set((official or {}).values()))
+    splits = np.where(kept >= 0, kept, _hashed(groups, fractions, seed, allowed))
+    _mend(splits, allowed, strata, groups, seed)
+    against = _against(samples["sample_id"], splits[member_of], allowed, official or {})
+    return SplitResult({group: SPLITS[splits[i]] for group, i in place.items()}, moved, against)
+
+
+def _allowed(kept: NDArray[np.int64], published: NDArray[np.int64], known: set[str]) -> NDArray[np.bool_]:
+    """Say where each group may go: ``(G, 4)``."""
+    allowed = np.ones((len(kept), len(SPLITS)), bool)
+    into_train = np.array([split == "train" or split not in known for split in SPLITS])
+    allowed[published == 0] = into_train
+    for fixed in (published, kept):
+        decided = fixed > 0 if fixed is published else fixed >= 0
+        allowed[decided] = np.arange(len(SPLITS)) == fixed[decided, None]
+    return allowed
+
+
+def _against(
+    sample_ids: Iterable[str], placed: NDArray[np.int64], allowed: NDArray[np.bool_], official: Mapping[str, str]
+) -> int:
+    """Count the samples that are neither where the official division puts them nor in a split that it lacks."""
+    known = set(official.values())
+    count = 0
+    for sample_id, split in zip(sample_ids, placed, strict=True):
+        wanted, got = official.get(sample_id), SPLITS[split]
+        count += wanted is not None and got != wanted and not (wanted == "train" and got not in known)
+    return count
 
 
 def _strata(
@@ -160,15 +199,23 @@ def _hash(*parts: object) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _hashed(groups: Sequence[str], fractions: SplitFractions, seed: int) -> NDArray[np.int64]:
-    edges = np.cumsum([fractions.train, fractions.val, fractions.calib])
-    return np.searchsorted(edges, [_hash(seed, group) for group in groups], side="right")
+def _hashed(
+    groups: Sequence[str], fractions: SplitFractions, seed: int, allowed: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Send each group where its hash points among the splits that it may go to, in proportion to their shares."""
+    shares = np.array([fractions.train, fractions.val, fractions.calib, fractions.test]) * allowed
+    edges = np.cumsum(shares, axis=1) / shares.sum(axis=1, keepdims=True)
+    points = np.array([_hash(seed, group) for group in groups])
+    places = (edges <= points[:, None]).sum(axis=1)
+    # Rounding may leave the last edge below 1, and the point beyond it.
+    last: NDArray[np.int64] = len(SPLITS) - 1 - np.argmax(allowed[:, ::-1], axis=1)
+    return np.minimum(places.astype(np.int64), last)
 
 
 def _mend(
-    splits: NDArray[np.int64], free: NDArray[np.bool_], strata: _Strata, groups: Sequence[str], seed: int
+    splits: NDArray[np.int64], allowed: NDArray[np.bool_], strata: _Strata, groups: Sequence[str], seed: int
 ) -> None:
-    """Move free groups, one at a time and each time the one that helps most, until no move helps (in place).
+    """Move groups where they may go, one at a time and each time the one that helps most, until none helps (in place).
 
     A split that lacks a class can always be helped by one move if all groups are free and enough have each class: some
     other split has two groups with that class, and either one of them holds nothing else, or both hold both classes.
@@ -176,7 +223,7 @@ def _mend(
     held = np.stack([strata.amounts[splits == s].sum(axis=0) for s in range(len(SPLITS))], axis=1)
     classes = np.stack([strata.has_label[splits == s].sum(axis=0) for s in range(len(SPLITS))], axis=1)
     while True:
-        gains = _gains(splits, free, strata, held, classes)
+        gains = _gains(splits, allowed, strata, held, classes)
         best = gains.max(initial=0.0)
         if best <= SMALLEST_GAIN:
             break
@@ -188,12 +235,12 @@ def _mend(
             table[:, source] -= row
             table[:, target] += row
     if (classes == 0).any():
-        _refuse(classes)
+        _refuse(classes, strata.has_label.sum(axis=0), allowed)
 
 
 def _gains(
     splits: NDArray[np.int64],
-    free: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
     strata: _Strata,
     held: Floats,
     classes: NDArray[np.int64],
@@ -201,7 +248,7 @@ def _gains(
     """Compute by how much each move of a group to a split lowers what is missing: ``(G, 4)``."""
     gains = np.zeros((len(splits), len(SPLITS)))
     short = strata.wanted - held
-    if not free.any() or not ((short > SMALLEST_GAIN).any() or (classes == 0).any()):
+    if not (allowed.sum(axis=1) > 1).any() or not ((short > SMALLEST_GAIN).any() or (classes == 0).any()):
         return gains
     missing, has = np.maximum(short, 0), strata.has_label
     # What the split that a group leaves would then lack more than now.
@@ -210,18 +257,22 @@ def _gains(
     for target in range(len(SPLITS)):
         gain = (missing[:, target] - np.maximum(short[:, target] - strata.amounts, 0)).sum(axis=1)
         gain += MISSING_CLASS * (has & (classes[:, target] == 0)).sum(axis=1)
-        gains[:, target] = np.where(free & (splits != target), gain - loss, 0)
+        gains[:, target] = np.where(allowed[:, target] & (splits != target), gain - loss, 0)
     return gains
 
 
-def _refuse(classes: NDArray[np.int64]) -> None:
+def _refuse(classes: NDArray[np.int64], groups: NDArray[np.int64], allowed: NDArray[np.bool_]) -> None:
     lacking = [
         f"{split} without {name}"
         for s, split in enumerate(SPLITS)
         for label, name in enumerate(("reals", "fakes"))
         if classes[label, s] == 0
     ]
+    free = int((allowed.sum(axis=1) > 1).sum())
     raise InputError(
-        f"Samples that were split earlier keep their split, and this leaves {', '.join(lacking)}.",
-        "Restore the files that were removed, or ingest into a new folder to split everything anew.",
+        f"Samples that were split earlier, or by the publishers of the data, keep their split, and this leaves "
+        f"{', '.join(lacking)} ({groups[0]} groups with reals, {groups[1]} with fakes, {free} of {len(allowed)} groups "
+        f"may still move).",
+        "Restore the files that were removed, set ingest.official_splits to ignore, or ingest into a new folder to "
+        "split everything anew.",
     )

@@ -6,12 +6,14 @@ playlists and other formats that make the library open further files or addresse
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import av
 import av.container
@@ -41,6 +43,14 @@ IMAGE_BRANDS = frozenset({"avif", "heic", "heix", "heim", "mif1", "msf1"})
 MAX_PIXELS = 150_000_000  # of one frame; the largest cameras have 100 to 150 million
 MAX_PACKETS_TO_FIRST_FRAME = 300
 SNIFF_BYTES = 1024
+MAX_TAG = 64  # characters of an encoder tag
+# Luminance table of Annex K of the JPEG standard in the order of the file (zigzag).
+IJG_LUMA = (
+    *(16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40),
+    *(26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51, 61, 60, 57, 51),
+    *(56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87),
+    *(95, 98, 103, 104, 103, 62, 77, 113, 121, 112, 100, 120, 92, 101, 103, 99),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,9 @@ class MediaFacts:
         sample_rate_hz: Of the audio stream; None without one.
         has_audio: Whether there is an audio stream.
         rotation_deg: By how much a player turns the picture clockwise: 0, 90, 180, 270; None for audio.
+        pixel_format: Of the picture, or the sample format of audio.
+        encoder: What the file says about the program that wrote it, and the quality of a JPEG; None if nothing.
+        channels: Of the audio stream; None without one.
     """
 
     modality: Modality
@@ -76,6 +89,9 @@ class MediaFacts:
     sample_rate_hz: int | None
     has_audio: bool
     rotation_deg: int | None
+    pixel_format: str | None = None
+    encoder: str | None = None
+    channels: int | None = None
 
     def columns(self) -> dict[str, Any]:
         """Give the columns of the samples table that a probe fills."""
@@ -114,11 +130,26 @@ def probe(path: Path, config: IngestConfig) -> MediaFacts:
     return facts
 
 
-def read_facts(path: Path) -> MediaFacts:
+class Look(Protocol):
+    """What else is to be seen while a file is open anyway."""
+
+    def __call__(self, container: Any, stream: Any, frame: Any, facts: MediaFacts) -> None:
+        """Look.
+
+        Args:
+            container: The open file, somewhere behind its first frame.
+            stream: Of the picture, or of the sound for audio.
+            frame: Its first frame.
+            facts: Of the file.
+        """
+
+
+def read_facts(path: Path, look: Look | None = None) -> MediaFacts:
     """Read the facts of a media file from its headers, and decode its first frame as a proof.
 
     Args:
         path: The file.
+        look: Is called with the open file, so that it need not be opened twice.
 
     Returns:
         The facts.
@@ -134,9 +165,13 @@ def read_facts(path: Path) -> MediaFacts:
         if size == 0:
             raise MediaError("empty_file", "the file has 0 bytes")
         with open_media(path) as container:
-            facts = _facts(container, size)
+            facts, stream, frame = _facts(container, size)
+            if look is not None:
+                look(container, stream, frame, facts)
         if facts.codec == "mjpeg" and facts.modality == "image":
-            _check_jpeg(path)
+            content = path.read_bytes()
+            _check_jpeg(content)
+            facts = replace(facts, encoder=jpeg_quality(content) or facts.encoder)
     except OSError as error:
         raise MediaError("unreadable", error.strerror or str(error)) from error
     _check_name(path, facts)
@@ -216,7 +251,7 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def _facts(container: av.container.InputContainer, size: int) -> MediaFacts:
+def _facts(container: av.container.InputContainer, size: int) -> tuple[MediaFacts, Any, Any]:
     pictures = [
         stream
         for stream in container.streams.video
@@ -232,7 +267,7 @@ def _facts(container: av.container.InputContainer, size: int) -> MediaFacts:
     raise MediaError("unsupported", f"{container.format.name} file with neither picture nor sound")
 
 
-def _picture_facts(container: Any, stream: Any, sound: Any, size: int) -> MediaFacts:
+def _picture_facts(container: Any, stream: Any, sound: Any, size: int) -> tuple[MediaFacts, Any, Any]:
     frame = _first_frame(container, stream)
     rotation = -round(frame.rotation) % 360
     width, height = frame.width, frame.height
@@ -244,7 +279,7 @@ def _picture_facts(container: Any, stream: Any, sound: Any, size: int) -> MediaF
     if not image:
         fps, duration, n_frames = _timing(container, stream)
         bitrate = 8 * size / duration if duration else None
-    return MediaFacts(
+    facts = MediaFacts(
         modality="image" if image else "video",
         container=container.format.name,
         size_bytes=size,
@@ -258,13 +293,17 @@ def _picture_facts(container: Any, stream: Any, sound: Any, size: int) -> MediaF
         sample_rate_hz=_sample_rate(sound),
         has_audio=sound is not None,
         rotation_deg=rotation,
+        pixel_format=stream.codec_context.pix_fmt,
+        encoder=_encoder(container, stream),
+        channels=_channels(sound),
     )
+    return facts, stream, frame
 
 
-def _sound_facts(container: Any, stream: Any, size: int) -> MediaFacts:
-    _first_frame(container, stream)
+def _sound_facts(container: Any, stream: Any, size: int) -> tuple[MediaFacts, Any, Any]:
+    frame = _first_frame(container, stream)
     duration = container.duration / av.time_base if container.duration else _counted(container, stream)[1]
-    return MediaFacts(
+    facts = MediaFacts(
         modality="audio",
         container=container.format.name,
         size_bytes=size,
@@ -278,7 +317,21 @@ def _sound_facts(container: Any, stream: Any, size: int) -> MediaFacts:
         sample_rate_hz=_sample_rate(stream),
         has_audio=True,
         rotation_deg=None,
+        pixel_format=stream.codec_context.format.name if stream.codec_context.format else None,
+        encoder=_encoder(container, stream),
+        channels=_channels(stream),
     )
+    return facts, stream, frame
+
+
+def _encoder(container: Any, stream: Any) -> str | None:
+    """Join what file and stream say about the program that wrote them."""
+    tags = (container.metadata.get("encoder"), stream.metadata.get("encoder"), container.metadata.get("major_brand"))
+    return " / ".join(str(tag)[:MAX_TAG].strip() for tag in tags if tag) or None
+
+
+def _channels(sound: Any) -> int | None:
+    return None if sound is None else sound.codec_context.layout.nb_channels or None
 
 
 def _sample_rate(sound: Any) -> int | None:
@@ -350,14 +403,41 @@ def _counted(container: Any, stream: Any) -> tuple[int, float | None]:
     return n_packets, float((last - first) * stream.time_base)
 
 
-def _check_jpeg(path: Path) -> None:
+def _check_jpeg(content: bytes) -> None:
     """Find a cut-off JPEG: the video library fills the missing part with grey and says nothing."""
     try:
-        simplejpeg.decode_jpeg(path.read_bytes(), min_width=1, min_height=1, min_factor=8)
+        simplejpeg.decode_jpeg(content, min_width=1, min_height=1, min_factor=8)
     except ValueError as error:
         if "premature end" in str(error).lower():
             raise MediaError("truncated", "the JPEG ends before its picture does") from error
         # Any other complaint is about something that the decoder before this one coped with.
+
+
+def jpeg_quality(content: bytes) -> str | None:
+    """Name the quality of a JPEG by its first quantisation table.
+
+    Args:
+        content: The file.
+
+    Returns:
+        ``jpeg quality 75`` if it is a table of the Independent JPEG Group's scale, which most programs use;
+        ``jpeg tables `` and a hash if it is another; None where there is none before the picture.
+    """
+    place = content.find(b"\xff\xdb")
+    if place < 0 or len(content) < place + 69 or content[place + 4] & 0xF0:  # 16-bit tables are no one's default
+        return None
+    table = content[place + 5 : place + 69]
+    quality = _quality_of_table().get(table)
+    return f"jpeg quality {quality}" if quality else f"jpeg tables {hashlib.blake2b(table, digest_size=4).hexdigest()}"
+
+
+@cache
+def _quality_of_table() -> dict[bytes, int]:
+    tables = {}
+    for quality in range(100, 0, -1):
+        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+        tables[bytes(min(255, max(1, (base * scale + 50) // 100)) for base in IJG_LUMA)] = quality
+    return tables
 
 
 def _check_name(path: Path, facts: MediaFacts) -> None:
