@@ -16,6 +16,7 @@ from unmask import detectors
 from unmask.config import AugmentationConfig, TrainConfig
 from unmask.detectors.base import Detector
 from unmask.errors import ConfigError, InputError
+from unmask.objects import FolderStore
 from unmask.schemas import DetectorInfo, Preprocessing
 from unmask.training.checkpoint import Checkpoints, Progress
 from unmask.training.loader import CropLoader, index_crops
@@ -62,7 +63,7 @@ def trainer(made, detector: Detector, config: TrainConfig, folder: Path | None =
         CropLoader(index.select((index.frame["split"] == split).to_numpy()), detector.preprocessing)
         for split in ("train", "val")
     ]
-    return Trainer(detector, *loaders, config, 1, CPU, Checkpoints(folder))
+    return Trainer(detector, *loaders, config, 1, CPU, Checkpoints(FolderStore(folder) if folder else None))
 
 
 def plain_after(made, config: TrainConfig, memory: int = 10**9) -> tuple[dict[str, torch.Tensor], Trainer]:

@@ -19,6 +19,7 @@ from unmask.config import TrainConfig, TrainOverrides
 from unmask.errors import ConfigError, InputError, LeakError
 from unmask.media.preprocessing import decode_crop
 from unmask.metrics import roc_auc
+from unmask.objects import FolderStore
 from unmask.schemas import FACES, FRAME_SCORES, DetectorInfo, read_table
 from unmask.training import trainer as trainer_module
 from unmask.training.augment import Augmentation
@@ -30,7 +31,8 @@ from unmask.training.trainer import Trainer
 
 
 def train(made, out: Path, config: TrainConfig, *, name: str = "meso4", seed: int = 1, store: Path | None = None):
-    return run_train(name, made.dataset, made.faces, made.features, out, config, seed, store)
+    kept = FolderStore(store) if store else None
+    return run_train(name, made.dataset, made.faces, made.features, out, config, seed, kept)
 
 
 def result(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], pd.DataFrame]:
@@ -150,7 +152,8 @@ def test_kill_9_and_run_again_equals_an_undisturbed_run(made, tmp_path):
         "import sys; from pathlib import Path; from unmask.config import TrainConfig;"
         "from unmask.training.train_stage import run_train;"
         "config = TrainConfig.model_validate_json(sys.argv[6]);"
-        "run_train('meso4', *map(Path, sys.argv[1:5]), config, 1, Path(sys.argv[5]))"
+        "from unmask.objects import FolderStore;"
+        "run_train('meso4', *map(Path, sys.argv[1:5]), config, 1, FolderStore(Path(sys.argv[5])))"
     )
     config = TrainConfig(
         epochs=40,

@@ -4,6 +4,7 @@ import pytest
 
 from unmask.config import TuneConfig, load_config
 from unmask.errors import InputError
+from unmask.objects import FolderStore
 from unmask.schemas import TuningInfo
 from unmask.training import tuning
 from unmask.training.comparison import facts_of_folder, render_comparison
@@ -50,10 +51,10 @@ def test_a_killed_search_goes_on(made, quick, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tuning, "_try", die_at_third)
     with pytest.raises(KeyboardInterrupt):
-        run_tune("meso4", *parts, tmp_path / "out", quick, FEW, 3, tmp_path / "store")
+        run_tune("meso4", *parts, tmp_path / "out", quick, FEW, 3, FolderStore(tmp_path / "store"))
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(tuning, "_try", lambda *arguments: (done.append(1), real(*arguments))[1])
-    run_tune("meso4", *parts, tmp_path / "out", quick, FEW, 3, tmp_path / "store")
+    run_tune("meso4", *parts, tmp_path / "out", quick, FEW, 3, FolderStore(tmp_path / "store"))
     assert len(done) == 4
     assert len(TuningInfo.load(tmp_path / "out" / "tuning.json").trials) == 4
 

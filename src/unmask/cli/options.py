@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unmask.config import load_config
+from unmask.config import UnmaskConfig, load_config
 from unmask.errors import InputError
-from unmask.objects import FolderStore
+from unmask.objects import FolderStore, ObjectStore
 from unmask.schemas import StageOutcome
 
 if TYPE_CHECKING:  # importing it costs the time of opening the video library
@@ -44,6 +44,9 @@ def stage(function: Command) -> Command:
         task = ExecutorIO.from_json(executor_input) if executor_input else None
         if task is not None and "trained" in options:
             options["trained"] = (*options["trained"], *task.input_paths("detectors"))
+        for name in ("shard_faces", "shard_features"):
+            if task is not None and name in options:
+                options[name] = (*options[name], *task.input_paths(name))
         # `promote --version` needs no folder at all, and `ensemble --reweigh` has the scores in another one.
         needless = options.get("version") or options.get("reweigh")
         if "trained" in options and not options["trained"] and not needless:
@@ -82,7 +85,10 @@ trained_option = click.option(
     "--trained", multiple=True, type=FOLDER, help="Folder that `train` wrote; once for each detector."
 )
 store_option = click.option(
-    "--store", type=FOLDER, help="Folder that keeps finished work between runs, so that a killed run loses little."
+    "--store",
+    default="",
+    metavar="FOLDER|s3://…",
+    help="Keeps finished work between runs, so that a killed run loses little.",
 )
 
 
@@ -114,3 +120,10 @@ def named_source(text: str) -> Source:
 def local_tracking_uri(work: Path) -> str:
     """Name the MLflow database of a work folder."""
     return f"sqlite:///{(work / 'mlflow.db').resolve()}"
+
+
+def opened(store: str, config: UnmaskConfig) -> ObjectStore | None:
+    """Open what --store names; None when it was not given."""
+    from unmask.adapters.object_store import open_store
+
+    return open_store(store, config.storage) if store else None

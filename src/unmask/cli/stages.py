@@ -20,6 +20,7 @@ from unmask.cli.options import (
     fusion_option,
     local_tracking_uri,
     named_sources,
+    opened,
     out_option,
     stage,
     store_option,
@@ -28,7 +29,6 @@ from unmask.cli.options import (
 from unmask.cli.registry import by_option, promote_registered, tracking_option, why_option
 from unmask.cli.root import DEFAULT_WORK, cli
 from unmask.config import UnmaskConfig
-from unmask.objects import FolderStore
 from unmask.schemas import StageOutcome
 
 
@@ -44,7 +44,7 @@ from unmask.schemas import StageOutcome
 @out_option
 @store_option
 @stage
-def ingest(sources: Sequence[str], out: Path, store: Path | None, config: UnmaskConfig) -> StageOutcome:
+def ingest(sources: Sequence[str], out: Path, store: str, config: UnmaskConfig) -> StageOutcome:
     """Find, check and split media: folders of files become a table of samples.
 
     Every file is probed; what cannot be used becomes a row with a reason. Files that share a source video or an
@@ -52,14 +52,14 @@ def ingest(sources: Sequence[str], out: Path, store: Path | None, config: Unmask
     """
     from unmask.data.ingest_stage import run_ingest
 
-    return run_ingest(named_sources(sources), out, config.ingest, config.seed, FolderStore(store) if store else None)
+    return run_ingest(named_sources(sources), out, config.ingest, config.seed, opened(store, config))
 
 
 @cli.command()
 @dataset_option
 @click.option("--out-faces", required=True, type=FOLDER, help="Folder for the face crops.")
 @click.option("--out-features", required=True, type=FOLDER, help="Folder for the feature table and its health page.")
-@click.option("--store", default="", metavar="FOLDER|s3://…", help="Keeps finished work between runs.")
+@store_option
 @click.option("--no-resume", is_flag=True, help="Measure everything anew, whatever the store holds.")
 @click.option("--limit", type=click.IntRange(min=1), help="Measure only so many files, of each split and class alike.")
 @click.option("--shard", default="", metavar="I/N", help="Measure only part I of N; merge with `merge-extract`.")
@@ -79,7 +79,7 @@ def extract(
     What cannot be measured is null with a reason. With --store, files measured before are not measured again. Stops
     when the health of a feature is critical.
     """
-    from unmask.adapters.object_store import open_media, open_store
+    from unmask.adapters.object_store import open_media
     from unmask.features.extract_stage import run_extract
     from unmask.features.subset import Shard
 
@@ -88,7 +88,7 @@ def extract(
         out_faces,
         out_features,
         config.extract,
-        open_store(store, config.storage) if store else None,
+        opened(store, config),
         open_media(config.storage),
         limit=limit,
         shard=Shard.parse(shard) if shard else None,
@@ -105,7 +105,7 @@ def extract(
 @store_option
 @stage
 def train(
-    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: Path | None, config: UnmaskConfig
+    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: str, config: UnmaskConfig
 ) -> StageOutcome:
     """Train one detector on the train split; the checkpoint is chosen on val.
 
@@ -118,7 +118,7 @@ def train(
     number = processes_wanted(config.train.resolved_for(detector))
     if number > 1:  # the first of them reports and writes; this process only waits
         context.exit(start_processes(number, ["unmask.cli", *sys.argv[1:]]))
-    outcome = run_train(detector, dataset, faces, features, out, config.train, config.seed, store)
+    outcome = run_train(detector, dataset, faces, features, out, config.train, config.seed, opened(store, config))
     if is_follower():
         context.exit()
     return outcome

@@ -13,6 +13,7 @@ from unmask.cli.options import (
     faces_option,
     features_option,
     local_tracking_uri,
+    opened,
     out_option,
     stage,
     store_option,
@@ -97,7 +98,7 @@ def find_learning_rate(
 @store_option
 @stage
 def tune(
-    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: Path | None, config: UnmaskConfig
+    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: str, config: UnmaskConfig
 ) -> StageOutcome:
     """Search training settings for a detector with Optuna, judged on val.
 
@@ -107,7 +108,9 @@ def tune(
     from unmask.training.tuning import run_tune
 
     with reproducible(config.train.resolved_for(detector), config.seed):
-        return run_tune(detector, dataset, faces, features, out, config.train, config.tune, config.seed, store)
+        return run_tune(
+            detector, dataset, faces, features, out, config.train, config.tune, config.seed, opened(store, config)
+        )
 
 
 @cli.group()

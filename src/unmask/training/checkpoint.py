@@ -1,4 +1,4 @@
-"""Checkpoints for exact resume: tensors in safetensors, everything else in its JSON header; written atomically."""
+"""Checkpoints for exact resume: tensors in safetensors, everything else in its JSON header; in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -14,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unmask.schemas import TrainingCurvePoint, write_atomically
+from unmask.objects import ObjectStore
+from unmask.schemas import TrainingCurvePoint
 from unmask.training.selection import ValFigures
 from unmask.training.step import Stepper
 
@@ -79,26 +79,31 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one training.
 
-    The best weights lie in a file of their own, written before the checkpoint that names it, so that a kill between
+    The best weights are an object of their own, written before the checkpoint that names it, so that a kill between
     the two leaves a checkpoint whose best weights exist.
 
     Args:
-        folder: Of this training alone; None keeps nothing.
+        store: A folder or a bucket; None keeps nothing.
+        prefix: Start of the keys, of this training alone.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, store: ObjectStore | None, prefix: str = "") -> None:
+        self.store = store
+        self.prefix = prefix
 
     def save_best(self, epoch: int, weights: dict[str, Tensor]) -> None:
         """Write the weights of the best epoch so far."""
-        if self.folder is not None:
-            _save(self.folder / f"best-{epoch}.safetensors", weights, {})
+        self._save(self._best(epoch), weights, {})
 
     def load_best(self, epoch: int) -> dict[str, Tensor]:
-        """Read the weights of the best epoch."""
-        if self.folder is None:
-            raise ValueError("there is no checkpoint folder")
-        return safetensors.torch.load_file(self.folder / f"best-{epoch}.safetensors")
+        """Read the weights of the best epoch.
+
+        Raises:
+            StorageError: They are gone, or the store cannot be reached.
+        """
+        if self.store is None:
+            raise ValueError("there are no checkpoints")
+        return safetensors.torch.load(self.store.read(self._key(self._best(epoch))))
 
     def save(self, progress: Progress, stepper: Stepper) -> None:
         """Write a checkpoint, and remove best weights that it no longer names.
@@ -108,7 +113,7 @@ class Checkpoints:
             stepper: Holds detector and optimiser; left out when the training is finished, as only the best weights
                 count then.
         """
-        if self.folder is None:
+        if self.store is None:
             return
         tensors: dict[str, Tensor] = {}
         if not progress.finished:
@@ -117,10 +122,11 @@ class Checkpoints:
             for number, state in stepper.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
             tensors |= _generator_states()
-        _save(self.folder / FILE, tensors, {"progress": progress.to_json()})
-        for stale in self.folder.glob("best-*.safetensors"):
-            if stale.name != f"best-{progress.best_epoch}.safetensors":
-                stale.unlink(missing_ok=True)
+        self._save(FILE, tensors, {"progress": progress.to_json()})
+        kept = self._key(self._best(progress.best_epoch))
+        for stale in list(self.store.objects(self._key("best-"))):
+            if stale.key != kept:
+                self.store.delete(stale.key)
 
     def restore(self, stepper: Stepper) -> Progress:
         """Put detector, optimiser and random generators back to the last checkpoint.
@@ -130,16 +136,19 @@ class Checkpoints:
 
         Returns:
             Where the training stood; the beginning when there is no checkpoint.
+
+        Raises:
+            StorageError: The store cannot be reached.
         """
-        path = self.folder / FILE if self.folder is not None else None
-        if path is None or not path.is_file():
+        key = self._key(FILE)
+        if self.store is None or self.store.stat(key) is None:
             return Progress()
+        content = self.store.read(key)
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                progress = Progress.from_json(file.metadata()["progress"])
-                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            progress = Progress.from_json(_metadata(content)["progress"])
+            tensors = safetensors.torch.load(content)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s is not a checkpoint (%s); training starts anew", path, error)
+            logger.warning("%s is not a checkpoint (%s); training starts anew", self.store.address(key), error)
             return Progress()
         if not progress.finished:
             stepper.detector.load_state_dict(_below("model.", tensors))
@@ -148,12 +157,22 @@ class Checkpoints:
             _restore_generators(_below("rng.", tensors))
         return progress
 
+    def _best(self, epoch: int) -> str:
+        return f"best-{epoch}.safetensors"
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with write_atomically(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata)
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def _save(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        if self.store is not None:
+            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            self.store.write(self._key(name), safetensors.torch.save(plain, metadata))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Read the header of a safetensors file: its length in eight bytes, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length])["__metadata__"])
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

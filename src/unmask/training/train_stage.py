@@ -16,6 +16,7 @@ from unmask import detectors
 from unmask.config import TrainConfig
 from unmask.detectors import Detector
 from unmask.errors import InputError
+from unmask.objects import ObjectStore
 from unmask.schemas import (
     FRAME_SCORES,
     DatasetInfo,
@@ -66,7 +67,7 @@ def run_train(
     out: Path,
     config: TrainConfig,
     seed: int,
-    store: Path | None = None,
+    store: ObjectStore | None = None,
     listener: Listener | None = None,
 ) -> StageOutcome:
     """Train a detector on train, choose its checkpoint on val, and score crops of all four splits.
@@ -79,7 +80,8 @@ def run_train(
         out: Folder to make: ``weights.safetensors``, ``detector.json``, ``scores.parquet``.
         config: Settings; those of ``config.models[detector]`` win.
         seed: Of every random choice.
-        store: Checkpoints lie below it, so that a killed run can go on; None keeps none.
+        store: Keeps checkpoints, so that a killed run can go on, on another machine if it is a bucket; None keeps
+            none.
         listener: Told of every finished epoch.
 
     Returns:
@@ -92,7 +94,7 @@ def run_train(
     settings = config.resolved_for(detector)
     with joined() as group, reproducible(settings, seed) as threads:
         prepared = prepare(detector, dataset, faces, features, settings, seed, threads=threads, group=group)
-        checkpoints = Checkpoints(checkpoint_folder(store, detector, settings, prepared.origin, seed))
+        checkpoints = Checkpoints(store, checkpoint_prefix(detector, settings, prepared.origin, seed))
         if settings.tensorboard and group.leads:
             run = f"{detector}-{sha256_json([settings.model_dump(), seed])[:8]}".replace(":", "-")
             listener = both(listener, TensorBoardLog(Path(settings.tensorboard), run))
@@ -292,21 +294,18 @@ def check_splits(frame: pd.DataFrame) -> None:
         )
 
 
-def checkpoint_folder(store: Path | None, name: str, config: TrainConfig, origin: Origin, seed: int) -> Path | None:
-    """Name the checkpoint folder after everything that the weights depend on.
+def checkpoint_prefix(name: str, config: TrainConfig, origin: Origin, seed: int) -> str:
+    """Name the checkpoints after everything that the weights depend on.
 
     Args:
-        store: The store, or None.
         name: Of the detector.
         config: Resolved settings.
         origin: Versions of data set and extractor.
         seed: Of the run.
 
     Returns:
-        The folder, or None without a store.
+        Start of their keys in a store.
     """
-    if store is None:
-        return None
     pretrained = Path(config.pretrained)
     key = {
         "trainer": TRAINER_VERSION,
@@ -318,7 +317,7 @@ def checkpoint_folder(store: Path | None, name: str, config: TrainConfig, origin
         "extractor": origin.extractor_version,
         "seed": seed,
     }
-    return store / "checkpoints" / sha256_json(key)
+    return f"checkpoints/{sha256_json(key)}"
 
 
 def score_splits(

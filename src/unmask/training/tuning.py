@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from unmask.config import TrainConfig, TuneConfig
 from unmask.errors import InputError
+from unmask.objects import ObjectStore
 from unmask.schemas import (
     DatasetInfo,
     StageOutcome,
@@ -40,7 +42,7 @@ def run_tune(
     config: TrainConfig,
     tune: TuneConfig,
     seed: int,
-    store: Path | None = None,
+    store: ObjectStore | None = None,
 ) -> StageOutcome:
     """Search learning rate, weight decay, batch size, label smoothing and optimiser for one detector.
 
@@ -56,7 +58,7 @@ def run_tune(
         config: Settings to start from.
         tune: What is searched.
         seed: Of the search and of every training.
-        store: Finished trials are kept below it, so that a killed search goes on.
+        store: Keeps finished trials, so that a killed search goes on.
 
     Returns:
         The best figure and that of the settings as they were.
@@ -68,12 +70,15 @@ def run_tune(
     if tune.epochs:
         settings = settings.model_copy(update={"epochs": tune.epochs})
     prepared = prepare(detector, dataset, faces, features, settings, seed)
-    study = _study(store, detector, prepared, settings, tune, seed)
     reasons: dict[int, str] = {}
-    while (left := tune.trials - len(_finished(study))) > 0:
-        logger.info("%s: trial %d of %d", detector, tune.trials - left + 1, tune.trials)
-        _try(study, study.ask(_spaces(tune, settings)), prepared, settings, reasons)
-    info = _describe(study, detector, settings, dataset, seed, reasons)
+    with tempfile.TemporaryDirectory() as scratch:
+        journal = Journal(store, f"tuning/{_key(detector, prepared, settings, tune, seed)}.log", Path(scratch))
+        study = _study(journal, settings, tune, seed)
+        while (left := tune.trials - len(_finished(study))) > 0:
+            logger.info("%s: trial %d of %d", detector, tune.trials - left + 1, tune.trials)
+            _try(study, study.ask(_spaces(tune, settings)), prepared, settings, reasons)
+            journal.keep()
+        info = _describe(study, detector, settings, dataset, seed, reasons)
     best = info.trials[info.best]
     with new_directory(out) as folder:
         info.save(folder / TUNING_FILE)
@@ -81,21 +86,39 @@ def run_tune(
     return _outcome(info, out)
 
 
-def _study(
-    store: Path | None, detector: str, prepared: Prepared, settings: TrainConfig, tune: TuneConfig, seed: int
-) -> optuna.Study:
+class Journal:
+    """The trials of a search, as a file that is kept in a store after each of them.
+
+    Args:
+        store: A folder or a bucket; None keeps nothing.
+        key: Of the file.
+        scratch: Folder of the file while the search runs.
+    """
+
+    def __init__(self, store: ObjectStore | None, key: str, scratch: Path) -> None:
+        self.store = store
+        self.key = key
+        self.file = scratch / "trials.log"
+        if store is not None and store.stat(key) is not None:
+            store.download(key, self.file)
+
+    def keep(self) -> None:
+        """Store what is known by now."""
+        if self.store is not None:
+            self.store.upload(self.file, self.key)
+
+
+def _key(detector: str, prepared: Prepared, settings: TrainConfig, tune: TuneConfig, seed: int) -> str:
+    """Name a search after everything but its length: a longer one goes on where a shorter one ended."""
+    origin = [prepared.origin.dataset_version, prepared.origin.extractor_version]
+    return sha256_json([detector, origin, settings.model_dump(), tune.model_dump(exclude={"trials"}), seed])
+
+
+def _study(journal: Journal, settings: TrainConfig, tune: TuneConfig, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage: Any = None
-    key = sha256_json(
-        [detector, prepared.origin.__dict__, settings.model_dump(), tune.model_dump(exclude={"trials"}), seed]
-    )
-    if store is not None:
-        file = store / "tuning" / f"{key}.log"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(file)))
     study = optuna.create_study(
-        study_name=key,
-        storage=storage,
+        study_name="tuning",
+        storage=JournalStorage(JournalFileBackend(str(journal.file))),
         load_if_exists=True,
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed),
