@@ -74,6 +74,11 @@ class CropClassifier(nn.Module):
         width_px: Of the crops.
     """
 
+    rows: Tensor
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, detector: Detector, height_px: int, width_px: int) -> None:
         super().__init__()
         self.detector = detector.eval().requires_grad_(False)

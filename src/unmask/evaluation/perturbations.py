@@ -135,8 +135,10 @@ def _h264_clip(images: Sequence[Image], crf: float) -> list[Image]:
     decoder.thread_count = 1
     packets = []
     for place, image in enumerate(images):
-        padded = cv2.copyMakeBorder(image, 0, padded_height - height, 0, padded_width - width, cv2.BORDER_REPLICATE)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        padded: Any = cv2.copyMakeBorder(
+            image, 0, padded_height - height, 0, padded_width - width, cv2.BORDER_REPLICATE
+        )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded, np.uint8), format="rgb24")
         frame.pts = place
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
