@@ -126,18 +126,18 @@ def _tar_compression(archive: Path) -> str | None:
 def _open_tar(archive: Path, compression: str) -> Iterator[IO[bytes]]:
     """Give the unpacked bytes of a tar; the checksum of the compression is compared at their end."""
     with ExitStack() as stack:
-        enter = stack.enter_context
         stream: Any
         if compression == "gzip":
-            stream = enter(gzip.open(archive))
+            stream = stack.enter_context(gzip.open(archive))
         elif compression == "xz":
-            stream = enter(lzma.open(archive))
+            stream = stack.enter_context(lzma.open(archive))
         elif compression == "bzip2":
-            stream = enter(bz2.open(archive))
+            stream = stack.enter_context(bz2.open(archive))
         elif compression == "zstandard":
-            stream = enter(pa.CompressedInputStream(enter(pa.OSFile(str(archive))), "zstd"))
+            packed = stack.enter_context(pa.OSFile(str(archive)))
+            stream = stack.enter_context(pa.CompressedInputStream(packed, "zstd"))
         else:
-            stream = enter(archive.open("rb"))
+            stream = stack.enter_context(archive.open("rb"))
         yield stream
 
 
