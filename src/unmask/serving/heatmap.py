@@ -19,6 +19,7 @@ OVERLAP = 1.5  # side of the hidden square over that of a cell: neighbouring ans
 FOR_FAKE, FOR_REAL = (230, 97, 0), (26, 133, 255)
 LARGEST_SHARE = 0.65  # of the colour over the picture
 SIDE_PX = 256
+SEED = 5
 # Below this change of the logit nothing is coloured: it would only be noise blown up to full colour.
 SMALLEST_FULL_COLOUR = 0.25
 
@@ -36,23 +37,46 @@ def occlusion_map(bundle: Bundle, jpeg: bytes, cells: int) -> NDArray[np.float64
         negative where it spoke for a real face.
     """
     image = decode_crop(jpeg)
-    hidden = [_hide(image, row, column, cells) for row in range(cells) for column in range(cells)]
+    rng = np.random.default_rng(SEED)
+    hidden = [
+        hide(image, row, column, cells, rng)
+        for hide in (_blurred, _scrambled)
+        for row in range(cells)
+        for column in range(cells)
+    ]
     logits = np.stack([bundle.frame_logits(name, [image, *hidden]) for name in bundle.ensemble.detectors], axis=1)
     combined = apply_ensemble(bundle.ensemble, logits)[0]
-    change: NDArray[np.float64] = (combined[0] - combined[1:]).reshape(cells, cells)
+    change: NDArray[np.float64] = (combined[0] - combined[1:]).reshape(2, cells, cells).mean(axis=0)
     return change
 
 
-def _hide(image: NDArray[np.uint8], row: int, column: int, cells: int) -> NDArray[np.uint8]:
-    """Replace a square by its own blurred content: a flat grey square would be a trace of its own."""
+# A detector takes smooth parts for traces of one kind, and rough ones for those of another. So each part is hidden in
+# both ways, and what the two ways have in common stays.
+def _blurred(image: NDArray[np.uint8], row: int, column: int, cells: int, _: np.random.Generator) -> NDArray[np.uint8]:
+    out, part = _with_part(image, row, column, cells)
+    size = max(3, (min(part.shape[:2]) // 2) | 1)
+    part[:] = cv2.GaussianBlur(part, (size, size), size / 3)
+    return out
+
+
+def _scrambled(
+    image: NDArray[np.uint8], row: int, column: int, cells: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    out, part = _with_part(image, row, column, cells)
+    pixels = part.reshape(-1, 3)
+    part[:] = rng.permutation(pixels).reshape(part.shape)
+    return out
+
+
+def _with_part(
+    image: NDArray[np.uint8], row: int, column: int, cells: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Copy a picture, and give the square of one cell in it."""
+    out = image.copy()
     height, width = image.shape[:2]
     y0, y1 = _span(row, cells, height)
     x0, x1 = _span(column, cells, width)
-    out = image.copy()
-    part = image[y0:y1, x0:x1]
-    size = max(3, (min(part.shape[:2]) // 2) | 1)
-    out[y0:y1, x0:x1] = cv2.GaussianBlur(part, (size, size), size / 3)
-    return out
+    return out, out[y0:y1, x0:x1]
 
 
 def _span(index: int, cells: int, length: int) -> tuple[int, int]:
