@@ -1,9 +1,15 @@
-"""The hand-made release of the deployment tests, for the tests of tracking."""
+"""The hand-made release of the deployment tests, for the tests of tracking; and a real MLflow server."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,3 +32,51 @@ def release_parts() -> ModuleType:
     return sys.modules.get("release_parts") or _load(
         "release_parts", Path(__file__).parents[1] / "deployment" / "release_parts.py"
     )
+
+
+def free_port() -> int:
+    """Find a port of the loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of the loopback that nobody uses."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on the loopback; tests use registered models of their own names."""
+    from unmask.adapters.tracking import connected
+    from unmask.errors import InputError
+
+    port = free_port()
+    home = tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{home}/mlflow.db",
+        "--artifacts-destination",
+        str(home / "artifacts"),
+    ]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, start_new_session=True)
+        try:
+            uri = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 240
+            while True:
+                assert process.poll() is None, (home / "log").read_text()
+                assert time.monotonic() < deadline, (home / "log").read_text()
+                try:
+                    with connected(uri):
+                        break
+                except InputError:
+                    time.sleep(1)
+            yield uri
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -404,45 +403,14 @@ def test_without_mlflow(parts: Any, store: str, tmp_path: Path, monkeypatch: pyt
         promote(parts, store, tmp_path / "out")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on the loopback."""
-    port = free_port()
-    home = tmp_path / "server"
-    home.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{home}/mlflow.db",
-        "--artifacts-destination",
-        str(home / "artifacts"),
-    ]
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, start_new_session=True)
-        try:
-            uri = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 240
-            while True:
-                assert process.poll() is None, (home / "log").read_text()
-                assert time.monotonic() < deadline, (home / "log").read_text()
-                try:
-                    with connected(uri):
-                        break
-                except InputError:
-                    time.sleep(1)
-            yield uri
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-
-
 @pytest.mark.slow
 def test_a_real_server(server: str, parts: Any, clip: Path, tmp_path: Path) -> None:
-    first = promote(parts, server, tmp_path / "first")
+    config = PromoteConfig(registered_model="on-a-server", experiment="on a server")
+    first = promote(parts, server, tmp_path / "first", config)
     assert (first.version, first.alias) == ("1", "challenger")
-    again = promote(parts, server, tmp_path / "second")
+    again = promote(parts, server, tmp_path / "second", config)
     assert again.model_copy(update={"decided_at": first.decided_at}) == first
-    folder = resolve_model("models:/unmask-detector@challenger", server, tmp_path / "cache")
+    folder = resolve_model("models:/on-a-server@challenger", server, tmp_path / "cache")
     assert Bundle.load(folder).score(clip).probability == Bundle.load(parts.bundle).score(clip).probability
     with pytest.raises(InputError, match="no alias champion"):
-        resolve_model("models:/unmask-detector@champion", server, tmp_path / "cache")
+        resolve_model("models:/on-a-server@champion", server, tmp_path / "cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +31,10 @@ from unmask.schemas import (
     ExtractionInfo,
     FeatureHealth,
     FusionInfo,
+    Manifest,
     OperatingPoint,
     TrainingCurvePoint,
+    sha256_file,
     write_table,
 )
 
@@ -74,6 +77,20 @@ class Parts:
         }
         run_bundle(**{**values, **changes})  # type: ignore[arg-type]
         return out or self.bundle
+
+
+def variant(parts: Parts, root: Path, words: str, strength: float | None = None) -> Parts:
+    """Copy a release and let its bundle be another one; with other test scores if asked for."""
+    other = Parts(root, parts.trained)
+    shutil.copytree(parts.root, root, ignore=shutil.ignore_patterns("trained-*"))
+    if strength is not None:
+        write_scores(root / "fusion", strength)
+    path = other.bundle / "fusion.json"
+    fusion_info().model_copy(update={"decision": words}).save(path)
+    manifest = Manifest.load(other.bundle / "manifest.json")
+    files = {**manifest.files, "fusion.json": sha256_file(path)}
+    manifest.model_copy(update={"files": files}).save(other.bundle / "manifest.json")
+    return other
 
 
 @lru_cache
