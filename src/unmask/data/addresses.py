@@ -114,7 +114,8 @@ class FaceForensicsAddress:
     videos: int | None
 
 
-Address = FolderAddress | BucketAddress | ArchiveAddress | KaggleAddress | FaceForensicsAddress
+FetchedAddress = ArchiveAddress | KaggleAddress | FaceForensicsAddress
+Address = FolderAddress | BucketAddress | FetchedAddress
 
 
 def parse_source(text: str) -> Address:
