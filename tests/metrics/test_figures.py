@@ -11,6 +11,8 @@ from sklearn import metrics as sk
 from unmask.metrics import (
     accuracy,
     brier,
+    calibration_intercept,
+    calibration_slope,
     confusion,
     equal_error_rate,
     expected_calibration_error,
@@ -138,7 +140,7 @@ def test_weights_mean_repeated_rows(ties: bool) -> None:
     metrics = [
         roc_auc, pr_auc, equal_error_rate, partial(tpr_at_fpr, max_fpr=0.1), brier, negative_log_likelihood,
         expected_calibration_error, partial(expected_calibration_error, bins=4), accuracy, precision, recall,
-        false_positive_rate, f1, partial(f1, threshold=0.7),
+        false_positive_rate, f1, partial(f1, threshold=0.7), calibration_slope, calibration_intercept,
     ]  # fmt: skip
     for metric in metrics:
         form = weighted_form(metric)
@@ -146,4 +148,29 @@ def test_weights_mean_repeated_rows(ties: bool) -> None:
         got = form(SortedScores(y, p).weigh(weights))
         for row, counts in enumerate(weights):
             rows = np.repeat(np.arange(60), counts)
-            assert got[row] == pytest.approx(metric(y[rows], p[rows]), abs=1e-12)
+            assert got[row] == pytest.approx(metric(y[rows], p[rows]), abs=1e-9 if "slope" in str(metric) else 1e-11)
+
+
+def test_calibration_line_as_statsmodels() -> None:
+    api = pytest.importorskip("statsmodels.api")
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 150)
+    logits = 1.4 * (labels - 0.35) + rng.standard_normal(150)
+    p = 1 / (1 + np.exp(-logits))
+    line = api.Logit(labels, api.add_constant(logits)).fit(disp=0)
+    assert calibration_slope(labels, p) == pytest.approx(line.params[1], abs=1e-7)
+    shifted = api.GLM(labels, np.ones((150, 1)), family=api.families.Binomial(), offset=logits).fit()
+    assert calibration_intercept(labels, p) == pytest.approx(shifted.params[0], abs=1e-7)
+
+
+def test_calibration_line_by_hand() -> None:
+    """Of samples that were all called 0.2, half are fake: logit 0.5 less logit 0.2. Twice too sure: slope a half."""
+    labels = np.tile([0, 1], 50)
+    assert calibration_intercept(labels, np.full(100, 0.2)) == pytest.approx(np.log(4), abs=1e-9)
+    logits = np.repeat([-2.0, 2.0], 1000)
+    share = 1 / (1 + np.exp(-logits / 2))
+    right = (np.tile(np.arange(1000) / 1000, 2) < share).astype(int)
+    assert calibration_slope(right, 1 / (1 + np.exp(-logits))) == pytest.approx(0.5, abs=0.01)
+    assert calibration_slope([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) is None
+    assert calibration_slope([0, 0], [0.1, 0.2]) is None
+    assert calibration_intercept([1, 1], [0.1, 0.2]) is None

@@ -189,8 +189,18 @@ class TrainConfig(Section):
     max_samples_per_class: int | None = Field(
         default=None, ge=1, description="train on at most so many samples of each class; null: all"
     )
+    train_sources: tuple[str, ...] = Field(
+        default=(), description="only samples of these sources teach and choose the checkpoint; empty: all"
+    )
+    exclude_manipulations: tuple[str, ...] = Field(
+        default=(), description="fakes of these kinds neither teach nor choose the checkpoint"
+    )
     train_frames_per_video: int = Field(default=8, ge=1, description="crops a video and epoch, drawn anew each epoch")
     eval_frames_per_video: int = Field(default=8, ge=1, description="evenly spaced crops a video on val, calib, test")
+    aggregation: Literal["auto", "mean", "top_k", "attention"] = Field(
+        default="auto",
+        description="of frame logits to a video logit; auto: the mean, unless another is surely better on val",
+    )
     augment: bool = Field(default=True, description="damage the training crops as `augmentation` says")
     augmentation: AugmentationConfig = AugmentationConfig()
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from unmask.metrics.curves import FloatArray, SortedScores, WeightedScores, ratio, single
 
@@ -20,6 +21,7 @@ Metric = Callable[[Any, Any], float | None]
 WeightedMetric = Callable[[WeightedScores], FloatArray]
 # A probability of exactly 0 or 1 that turns out wrong costs this much at most: -log(1e-12) is 27.6 nats.
 SMALLEST_PROBABILITY = 1e-12
+NEWTON_STEPS = 50
 
 
 def roc_auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
@@ -200,6 +202,80 @@ def _expected_calibration_error(scores: WeightedScores, *, bins: int = 15) -> Fl
     return ratio(np.abs(per_bin).sum(axis=1), total)
 
 
+def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Compute the slope of the logistic regression of the label on the logit of the probability (Cox, 1958).
+
+    Args:
+        labels: ``(N,)``, 0 real and 1 fake.
+        probabilities: ``(N,)``, P(fake) in [0, 1].
+
+    Returns:
+        1 when the probabilities are as spread as they should be, less when they are too sure, negative when they rank
+        wrongly; None with one class, or when the classes are apart, so that no slope is the likeliest.
+    """
+    return single(_calibration_slope(SortedScores(labels, probabilities).weigh()))
+
+
+def calibration_intercept(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Compute what must be added to the logit of the probability so that its mean is right.
+
+    Args:
+        labels: ``(N,)``, 0 real and 1 fake.
+        probabilities: ``(N,)``, P(fake) in [0, 1].
+
+    Returns:
+        0 when as many fakes are expected as there are, positive when fakes are underrated; None with one class.
+    """
+    return single(_calibration_intercept(SortedScores(labels, probabilities).weigh()))
+
+
+def _calibration_slope(scores: WeightedScores) -> FloatArray:
+    z, y, weights = _logits(scores)
+    offset, slope = np.zeros(len(weights)), np.ones(len(weights))
+    moved = np.full(len(weights), np.inf)
+    for _ in range(NEWTON_STEPS):
+        p = special.expit(offset[:, None] + slope[:, None] * z)
+        wrong, curved = weights * (y - p), weights * p * (1 - p)
+        down = np.stack([wrong.sum(axis=1), wrong @ z])
+        bend = np.stack([curved.sum(axis=1), curved @ z, curved @ z**2])
+        area = bend[0] * bend[2] - bend[1] ** 2
+        safe = np.where(area > 0, area, np.inf)
+        by_offset, by_slope = (
+            (bend[2] * down[0] - bend[1] * down[1]) / safe,
+            (bend[0] * down[1] - bend[1] * down[0]) / safe,
+        )
+        short = np.minimum(1.0, 5.0 / np.maximum(np.abs(by_slope), np.abs(by_offset) + 1e-300))
+        offset, slope, moved = offset + short * by_offset, slope + short * by_slope, np.abs(by_slope)
+        moved = np.where(area > 0, moved, np.inf)
+        if np.all((moved < 1e-9) | ~np.isfinite(moved)):
+            break
+    auc = _roc_auc(scores)
+    apart = (auc < 1e-12) | (auc > 1 - 1e-12)  # then the likeliest slope is infinite
+    return _needs_both(scores, np.where((moved < 1e-6) & ~apart, slope, np.nan))
+
+
+def _calibration_intercept(scores: WeightedScores) -> FloatArray:
+    z, y, weights = _logits(scores)
+    offset = np.zeros(len(weights))
+    for _ in range(NEWTON_STEPS):
+        p = special.expit(offset[:, None] + z)
+        curved = np.maximum((weights * p * (1 - p)).sum(axis=1), 1e-12)
+        step = np.clip((weights * (y - p)).sum(axis=1) / curved, -2.0, 2.0)
+        offset = offset + step
+        if np.max(np.abs(step)) < 1e-9:
+            break
+    return _needs_both(scores, offset)
+
+
+def _logits(scores: WeightedScores) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return logits ``(N,)`` and labels ``(N,)``, fakes first, and weights ``(B, N)`` in that order."""
+    p = np.concatenate([scores.base.fake_scores, scores.base.real_scores])
+    p = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    y = np.concatenate([np.ones(len(scores.base.fake_scores)), np.zeros(len(scores.base.real_scores))])
+    weights = np.concatenate([scores.fake_weights, scores.real_weights], axis=1).astype(np.float64)
+    return special.logit(p), y, weights
+
+
 def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> float | None:
     """Compute the share of right decisions; None without samples.
 
@@ -347,6 +423,8 @@ _WEIGHTED: dict[Any, Callable[..., FloatArray]] = {
     brier: _brier,
     negative_log_likelihood: _negative_log_likelihood,
     expected_calibration_error: _expected_calibration_error,
+    calibration_slope: _calibration_slope,
+    calibration_intercept: _calibration_intercept,
     accuracy: _accuracy,
     precision: _precision,
     recall: _recall,

@@ -15,6 +15,8 @@ from scipy import special, stats
 from unmask.metrics.curves import CountArray, FloatArray, IntArray, SortedScores
 from unmask.metrics.figures import (
     Metric,
+    calibration_intercept,
+    calibration_slope,
     expected_calibration_error,
     negative_log_likelihood,
     roc_auc,
@@ -231,7 +233,7 @@ def _estimate(
         return _perfect_auc(value, labels, codes, n_groups, confidence)
     method = f"cluster bootstrap over {n_groups} groups"
     scale = _SCALES.get(metric.func if isinstance(metric, partial) else metric, _LOGIT)
-    if weighted_form(metric) is not None and scale.holds(value):
+    if weighted_form(metric) is not None and scale is not None and scale.holds(value):
         return _studentised(value, values, n, method, n_groups, confidence, scale)
     return percentile_estimate(value, values, n, method, confidence, n_groups=n_groups)
 
@@ -263,7 +265,12 @@ class _Scale:
 
 
 _LOGIT = _Scale("logit", 1.0)
-_SCALES: dict[Any, _Scale] = {negative_log_likelihood: _Scale("log", math.inf)}
+# None: without ends, and skewed, so that percentiles serve better.
+_SCALES: dict[Any, _Scale | None] = {
+    negative_log_likelihood: _Scale("log", math.inf),
+    calibration_slope: None,
+    calibration_intercept: None,
+}
 
 
 def _studentised(

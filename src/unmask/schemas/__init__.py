@@ -9,6 +9,8 @@ from unmask.schemas.documents import (
     ArtefactScale,
     Balance,
     Criterion,
+    CrossCell,
+    CrossDatasetInfo,
     DatasetInfo,
     DetectorCalibration,
     DetectorInfo,
@@ -36,6 +38,7 @@ from unmask.schemas.documents import (
 )
 from unmask.schemas.files import StageOutcome, new_directory, sha256_file, sha256_json, write_atomically
 from unmask.schemas.tables import (
+    CROSS_DATASET,
     FACES,
     FEATURES,
     FRAME_SCORES,
@@ -54,6 +57,7 @@ from unmask.schemas.tables import (
 )
 
 __all__ = [
+    "CROSS_DATASET",
     "FACES",
     "FEATURES",
     "FRAME_SCORES",
@@ -68,6 +72,8 @@ __all__ = [
     "Balance",
     "Column",
     "Criterion",
+    "CrossCell",
+    "CrossDatasetInfo",
     "DatasetInfo",
     "DetectorCalibration",
     "DetectorInfo",

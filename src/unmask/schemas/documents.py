@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unmask.errors import ContractError
 from unmask.schemas.files import write_atomically
 
+AGGREGATION = r"^(mean_logit|(top_k|attention):\d+(\.\d+)?)$"
+
 
 class Document(BaseModel):
     """A JSON document with a schema: unknown fields are refused, values cannot change after reading."""
@@ -283,7 +285,8 @@ class DetectorInfo(Document):
         architecture: Name in the registry.
         n_parameters: Trainable parameters.
         preprocessing: Travels to scoring, ONNX and serving.
-        aggregation: How frame logits become a video logit.
+        aggregation: How frame logits become a video logit: ``mean_logit``, ``top_k:<share>`` or
+            ``attention:<sharpness>``, chosen on val; see `unmask.metrics.pooling`.
         config: The resolved training configuration.
         curve: One point an epoch.
         best_epoch: Chosen on val.
@@ -300,7 +303,7 @@ class DetectorInfo(Document):
     architecture: str
     n_parameters: int
     preprocessing: Preprocessing
-    aggregation: Literal["mean_logit"]
+    aggregation: str = Field(pattern=AGGREGATION)
     config: dict[str, Any]
     curve: list[TrainingCurvePoint]
     best_epoch: int
@@ -553,6 +556,62 @@ class EvaluationInfo(Document):
     n_scored: int
     n_unscored: dict[str, int]
     warnings: list[str] = []
+
+
+class CrossCell(Document):
+    """One training tested on one part of test.
+
+    Attributes:
+        detector: Its name.
+        trained_on: ``all``, ``source=…``, ``not source=…`` or ``not manipulation=…``.
+        tested_on: ``source=…``, or ``manipulation=…``: its fakes against all reals of test.
+        unseen: Whether nothing of what is tested on took part in training and calibration.
+        n_reals: Reals tested on.
+        n_fakes: Fakes tested on.
+        n_groups: Independent groups tested on.
+        figures: ``roc_auc``; of sources also ``brier``, ``ece``, ``ece_if_calibrated``, ``calibration_slope`` and
+            ``calibration_intercept``.
+        change: ROC AUC minus that of the training on all, on the same samples; null for that training itself.
+        p_value: DeLong's test by group that both are equal, corrected (Holm) over the unseen cells of this detector;
+            null where it is not one of them, or has too few groups.
+    """
+
+    detector: str
+    trained_on: str
+    tested_on: str
+    unseen: bool
+    n_reals: int
+    n_fakes: int
+    n_groups: int
+    figures: dict[str, Estimate]
+    change: Estimate | None = None
+    p_value: float | None = None
+
+
+class CrossDatasetInfo(Document):
+    """``cross.json``: what `unmask cross-dataset` found.
+
+    Attributes:
+        dataset_version: Version of the data set.
+        detectors: Names.
+        trainings: What was trained on, in order; the rows of the matrices.
+        sources: What was tested on, one kind of columns.
+        manipulations: The other kind.
+        cells: One a detector, training and part of test.
+        skipped: ``detector, training`` to why it could not be trained.
+        unmeasured: Part of test to why it has no AUC.
+        summary: Sentences, the most important first.
+    """
+
+    dataset_version: str
+    detectors: list[str]
+    trainings: list[str]
+    sources: list[str]
+    manipulations: list[str]
+    cells: list[CrossCell]
+    skipped: dict[str, str] = {}
+    unmeasured: dict[str, str] = {}
+    summary: list[str] = []
 
 
 class Manifest(Document):

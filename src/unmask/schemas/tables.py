@@ -246,6 +246,25 @@ ROBUSTNESS = TableSpec(
     key=("system", "perturbation", "severity", "metric", "crafted_on"),
 )
 
+CROSS_DATASET = TableSpec(
+    "cross-dataset",
+    (
+        _id("detector", "name of the detector"),
+        _id("trained_on", "all, source=…, not source=…, not manipulation=…"),
+        _id("tested_on", "source=…, or manipulation=… (its fakes against all reals of test)"),
+        Column("unseen", pa.bool_(), "whether nothing of what is tested on took part in training"),
+        _id("metric", "roc_auc, roc_auc_change (against trained on all), brier, ece, …"),
+        Column("value", pa.float64(), "the estimate; null when undefined", True),
+        Column("low", pa.float64(), "lower end of the 95 % interval", True),
+        Column("high", pa.float64(), "upper end of the 95 % interval", True),
+        Column("n", pa.int32(), "samples", minimum=0),
+        Column("n_reals", pa.int32(), "reals among them", minimum=0),
+        Column("n_fakes", pa.int32(), "fakes among them", minimum=0),
+        Column("n_groups", pa.int32(), "independent groups among them", minimum=0),
+    ),
+    key=("detector", "trained_on", "tested_on", "metric"),
+)
+
 
 def _first_row(mask: pa.ChunkedArray | pa.Array) -> int:
     return int(np.flatnonzero(np.asarray(pc.fill_null(mask, False)))[0])

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmask.metrics import bootstrap_estimate, pr_auc, roc_auc
+from unmask.metrics import (
+    MEAN,
+    attention,
+    bootstrap_estimate,
+    paired_difference,
+    pool_logits,
+    pr_auc,
+    roc_auc,
+    top_k,
+)
 from unmask.schemas import Estimate, rows_for_choice
 from unmask.training.objective import plain_loss
 
 INTERVAL_RESAMPLES = 1000
+AGGREGATIONS = (top_k(0.25), top_k(0.5), attention(0.5), attention(1), attention(2))
 
 
 @dataclass(frozen=True)
@@ -38,18 +49,71 @@ class ValFigures:
         return self.chosen_by > other.chosen_by
 
 
-def video_means(frame: pd.DataFrame, logits: NDArray[np.float64]) -> pd.DataFrame:
-    """Average frame logits over each sample.
+def teachers(samples: pd.DataFrame, sources: Sequence[str], excluded: Sequence[str]) -> NDArray[np.bool_]:
+    """Tell which samples may teach a detector that is to be tested on what it has never seen.
+
+    Args:
+        samples: With columns ``source`` and ``manipulation`` ``(N,)``.
+        sources: Those that may teach; empty means all.
+        excluded: Manipulations that may not.
+
+    Returns:
+        ``(N,)``.
+    """
+    from_them = samples["source"].isin(list(sources)) if sources else pd.Series(True, index=samples.index)
+    allowed: NDArray[np.bool_] = (from_them & ~samples["manipulation"].isin(list(excluded))).to_numpy(bool)
+    return allowed
+
+
+def video_means(frame: pd.DataFrame, logits: NDArray[np.float64], aggregation: str = MEAN) -> pd.DataFrame:
+    """Pool frame logits over each sample.
 
     Args:
         frame: Rows of a crop index ``(N,)``.
         logits: ``(N,)``.
+        aggregation: See `unmask.metrics.pool_logits`.
 
     Returns:
         One row a sample: ``sample_id``, ``label``, ``group_id``, ``logit``; sorted by sample.
     """
     scored = frame[["sample_id", "label", "group_id"]].assign(logit=logits)
-    return scored.groupby("sample_id", as_index=False).agg({"label": "first", "group_id": "first", "logit": "mean"})
+    pooled = "mean" if aggregation == MEAN else lambda values: pool_logits(values, aggregation)
+    return scored.groupby("sample_id", as_index=False).agg({"label": "first", "group_id": "first", "logit": pooled})
+
+
+def choose_aggregation(frame: pd.DataFrame, logits: NDArray[np.float64], wanted: str, rng: np.random.Generator) -> str:
+    """Choose how frame logits become a video logit, on val.
+
+    Args:
+        frame: Rows of a crop index, all of val ``(N,)``.
+        logits: ``(N,)``.
+        wanted: ``auto``, ``mean``, ``top_k`` or ``attention``. The last two choose their parameter by AUC; auto keeps
+            the mean unless the best other is better by more than chance (paired bootstrap by group).
+        rng: Source of the resamples.
+
+    Returns:
+        A name that `unmask.metrics.pool_logits` understands.
+
+    Raises:
+        LeakError: A row is not of val.
+    """
+    rows_for_choice(frame, {"val"}, "choice of the aggregation")
+    if wanted == "mean":
+        return MEAN
+    candidates = [name for name in AGGREGATIONS if wanted in ("auto", name.partition(":")[0])]
+    mean = video_means(frame, logits)
+    labels = mean["label"].to_numpy(np.int64)
+    if len(set(labels.tolist())) < 2:
+        return MEAN if wanted == "auto" else candidates[0]
+    pooled = {name: video_means(frame, logits, name)["logit"].to_numpy(np.float64) for name in candidates}
+    best = max(candidates, key=lambda name: roc_auc(labels, pooled[name]) or 0.0)
+    if wanted != "auto":
+        return best
+    groups = mean["group_id"].to_numpy()
+    gain = paired_difference(
+        roc_auc, labels, mean["logit"].to_numpy(np.float64), pooled[best], groups, rng=rng, resamples=INTERVAL_RESAMPLES
+    )
+    return best if gain.low is not None and gain.low > 0 else MEAN
 
 
 def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64], metric: str = "auc") -> ValFigures:
@@ -86,18 +150,21 @@ def _f1(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> float | None:
     return 2 * found / (int(called.sum()) + int(labels.sum())) if 0 < labels.mean() < 1 else None
 
 
-def val_auc_estimate(frame: pd.DataFrame, logits: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
+def val_auc_estimate(
+    frame: pd.DataFrame, logits: NDArray[np.float64], rng: np.random.Generator, aggregation: str = MEAN
+) -> Estimate:
     """Give the video-level AUC on val with its interval, resampled by group.
 
     Args:
         frame: Rows of a crop index, all of val ``(N,)``.
         logits: ``(N,)``.
         rng: Source of the resamples.
+        aggregation: See `unmask.metrics.pool_logits`.
 
     Returns:
         The estimate; optimistic, because the checkpoint was chosen on it.
     """
-    videos = video_means(frame, logits)
+    videos = video_means(frame, logits, aggregation)
     return bootstrap_estimate(
         roc_auc,
         videos["label"].to_numpy(np.int64),

@@ -19,12 +19,14 @@ from unmask.errors import InputError
 from unmask.objects import ObjectStore
 from unmask.schemas import (
     FRAME_SCORES,
+    SAMPLES,
     DatasetInfo,
     DetectorInfo,
     ExtractionInfo,
     StageOutcome,
     TrainingCurvePoint,
     new_directory,
+    read_table,
     sha256_file,
     sha256_json,
     write_table,
@@ -34,7 +36,7 @@ from unmask.training.device import available_cores, describe_device, reproducibl
 from unmask.training.events import TensorBoardLog
 from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops, limit_samples
 from unmask.training.parallel import ALONE, Group, joined
-from unmask.training.selection import val_auc_estimate
+from unmask.training.selection import choose_aggregation, teachers, val_auc_estimate
 from unmask.training.trainer import Fitted, Trainer, score_rows
 
 logger = logging.getLogger(__name__)
@@ -212,7 +214,8 @@ def prepare(
         InputError: See `run_train`.
     """
     origin = read_origin(dataset, features)
-    index = limited(labelled_crops(faces), config.max_samples_per_class, seed)
+    index = taught(labelled_crops(faces), dataset, config)
+    index = limited(index, config.max_samples_per_class, seed)
     check_splits(index.frame)
     return Prepared(detector, origin, index, seed, threads or config.threads or available_cores(), group)
 
@@ -254,6 +257,34 @@ def labelled_crops(faces: Path) -> CropIndex:
     """
     index = index_crops(faces)
     return index.select((index.frame["label"].notna() & index.frame["split"].notna()).to_numpy())
+
+
+def taught(index: CropIndex, dataset: Path, config: TrainConfig) -> CropIndex:
+    """Leave out what ``train.train_sources`` and ``train.exclude_manipulations`` keep from teaching.
+
+    Args:
+        index: Crops of all splits.
+        dataset: Folder with ``samples.parquet``.
+        config: Resolved settings.
+
+    Returns:
+        The index without those crops of train and val; calib and test stay whole, so that they can be scored.
+
+    Raises:
+        InputError: A source or manipulation is not in the data set.
+    """
+    if not config.train_sources and not config.exclude_manipulations:
+        return index
+    samples = read_table(dataset / "samples.parquet", SAMPLES).to_pandas()
+    for column, names in (("source", config.train_sources), ("manipulation", config.exclude_manipulations)):
+        known = sorted(set(samples[column].dropna()))
+        if unknown := sorted(set(names) - set(known)):
+            raise InputError(
+                f"There is no {column} {', '.join(unknown)} in {dataset}.", f"It has {', '.join(known) or 'none'}."
+            )
+    may = teachers(samples, config.train_sources, config.exclude_manipulations)
+    teaching = index.frame["sample_id"].isin(set(samples.loc[may, "sample_id"]))
+    return index.select((teaching | ~index.frame["split"].isin(["train", "val"])).to_numpy())
 
 
 def limited(index: CropIndex, most: int | None, seed: int) -> CropIndex:
@@ -354,16 +385,18 @@ def describe(
 ) -> DetectorInfo:
     """Write down everything about a trained detector but its weights."""
     val = scores[scores["split"] == "val"].reset_index(drop=True)
+    logits = val["logit"].to_numpy(np.float64)
+    aggregation = choose_aggregation(val, logits, config.aggregation, np.random.default_rng(seed))
     return DetectorInfo(
         name=name,
         architecture=model.architecture,
         n_parameters=model.n_parameters,
         preprocessing=model.preprocessing,
-        aggregation="mean_logit",
+        aggregation=aggregation,
         config={**config.model_dump(mode="json"), "seed": seed},
         curve=fitted.curve,
         best_epoch=fitted.best_epoch,
-        val_auc=val_auc_estimate(val, val["logit"].to_numpy(np.float64), np.random.default_rng(seed)),
+        val_auc=val_auc_estimate(val, logits, np.random.default_rng(seed), aggregation),
         dataset_version=origin.dataset_version,
         extractor_version=origin.extractor_version,
         weights_sha256="",
