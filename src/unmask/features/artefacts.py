@@ -62,10 +62,15 @@ class Artefacts:
             if min(x1 - x0, y1 - y0) < MIN_FACE_PX:
                 continue
             view = view_face(moment.frame, face)
-            self._rows[track].append((border_strength(view), texture_entropy(view), colour_step(view)))
+            row = (border_strength(view), texture_entropy(view), colour_step(view))
+            self._rows[track].append((moment.frame.time_s, *row))
             spectrum = face_spectrum(moment.frame, face)
             if spectrum is not None:
                 self._spectra[track].append(spectrum)
+
+    def series(self, track: int) -> Floats:
+        """Time, border, texture and colour step of a track, ``(N, 4)``; N is 0 if it was never large enough."""
+        return np.array(self._rows.get(track, []), np.float64).reshape(-1, 4)
 
     def values(self, clip: Clip) -> dict[str, Value]:
         """Give the values of the family: medians over the sampled frames."""
@@ -74,7 +79,7 @@ class Artefacts:
             return dict.fromkeys(NAMES, Null("no_face"))
         if not self._rows[track]:
             return dict.fromkeys(NAMES, Null("small_face"))
-        edge, texture, colour = np.array(self._rows[track]).T
+        _, edge, texture, colour = self.series(track).T
         lit = colour[np.isfinite(colour)]
         return {
             "art.edge": float(np.median(edge)),

@@ -20,7 +20,7 @@ from unmask.features.results import (
     crop_rows,
     feature_row,
     outcome_of,
-    refuse_critical_health,
+    refuse_critical,
     refuse_many_failures,
     write_faces,
     write_features,
@@ -90,7 +90,7 @@ def run_extract(
         write_faces(out_faces, _crops(rows, samples, stores))
         info = write_features(out_features, rows, [row["modality"] for row in samples], version, n_reused)
     if shard is None:
-        refuse_critical_health(info, config)
+        refuse_critical(info.health, config)
     return outcome_of(info)
 
 

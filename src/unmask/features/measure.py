@@ -101,12 +101,24 @@ def _measure_video(
         if reader.facts.container in IMAGE_CONTAINERS:
             raise MediaError("wrong_type", f"{path.name} is a picture ({reader.facts.codec}), not a video")
         run = Pass(reader.facts.n_frames, reader.facts.fps, config)
-        size, last_s = (0, 0), 0.0
         for frame in reader:
             run.see(frame)
-            size, last_s = (frame.width_px, frame.height_px), frame.time_s
             if watch is not None:
                 watch(frame.index + 1, reader.facts.n_frames)
+    return measure_frames(run, reader, config)
+
+
+def measure_frames(run: Pass, reader: VideoReader, config: ExtractConfig) -> Measurement:
+    """Take everything together when a pass has seen all frames of a video.
+
+    Args:
+        run: Has seen them.
+        reader: Has decoded them.
+        config: When a file fails.
+
+    Raises:
+        MediaError: Too few frames decode, or too few of them show a face.
+    """
     n = reader.n_decoded
     if n == 0:
         raise MediaError("corrupt", f"no frame decodes (the container promises {reader.facts.n_frames})")
@@ -116,8 +128,9 @@ def _measure_video(
             f"{n} of {reader.facts.n_frames} frames decode ({reader.decoded_share:.0%}, "
             f"the limit is {config.min_decoded_share:.0%})",
         )
-    fps = (n - 1) / last_s if last_s > 0 else reader.facts.fps
-    return run.finish(Clip("video", n, n / fps, fps, *size, reader.coded_bytes, run.main_track), reader.facts.n_frames)
+    fps = (n - 1) / run.last_s if run.last_s > 0 else reader.facts.fps
+    clip = Clip("video", n, n / fps, fps, *run.size_px, reader.coded_bytes, run.main_track)
+    return run.finish(clip, reader.facts.n_frames)
 
 
 class Pass:
@@ -131,6 +144,9 @@ class Pass:
     Attributes:
         tracker: Finds and follows the faces.
         families: Name to what watches the frames.
+        skin: Colours of face and skin.
+        size_px: Displayed width and height.
+        last_s: Time of the last frame.
     """
 
     def __init__(self, n_frames: int, fps: float, config: ExtractConfig) -> None:
@@ -139,8 +155,8 @@ class Pass:
         self._stride = max(1, round(fps / EXAMINED_HZ))
         self._samples = EvenSampler(self._n_frames, N_SAMPLED)
         self.tracker = FaceTracker()
-        skin = SkinSignals()
-        self._skin = skin
+        self.skin = skin = SkinSignals()
+        self.size_px, self.last_s = (0, 0), 0.0
         self.families: dict[str, Family] = {
             "quality": Quality(),
             "wm": Watermark(),
@@ -154,6 +170,7 @@ class Pass:
 
     def see(self, frame: Frame) -> None:
         """Look at the next frame."""
+        self.size_px, self.last_s = (frame.width_px, frame.height_px), frame.time_s
         examined = frame.index % self._stride == 0
         if examined:
             faces: Mapping[int, Face] = self.tracker.update(frame)
@@ -165,7 +182,7 @@ class Pass:
         if sampled:
             self._samples.take(frame.index)
         moment = Moment(frame, faces, examined, sampled)
-        self._skin.see(moment)
+        self.skin.see(moment)
         for family in self.families.values():
             family.see(moment)
 

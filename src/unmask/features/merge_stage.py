@@ -13,7 +13,7 @@ from unmask.errors import InputError
 from unmask.features.results import (
     Row,
     outcome_of,
-    refuse_critical_health,
+    refuse_critical,
     refuse_many_failures,
     write_faces,
     write_features,
@@ -65,7 +65,7 @@ def run_merge(
     write_faces(out_faces, _crops(rows, faces, {name: shard for name, (shard, _) in place.items()}))
     n_reused = sum(info.n_reused for info in infos)
     info = write_features(out_features, rows, [row["modality"] for row in samples], version, n_reused)
-    refuse_critical_health(info, config)
+    refuse_critical(info.health, config)
     return outcome_of(info)
 
 

@@ -62,6 +62,10 @@ class Quality:
             "quality.shake": self._shake(clip),
         }
 
+    def path(self) -> Floats:
+        """Where the camera looks on each frame, ``(N, 2)`` in pixels of the halved picture."""
+        return np.cumsum(np.array([(0.0, 0.0), *self._steps_px]), axis=0)
+
     def _naturalness(self) -> Value:
         scores = [score for score in self._brisque if np.isfinite(score)]
         if scores:
@@ -75,7 +79,7 @@ class Quality:
             return Null("too_small")
         if clip.duration_s < MIN_SHAKE_S or len(self._steps_px) < 8:
             return Null("too_short")
-        path = np.cumsum(np.array([(0.0, 0.0), *self._steps_px]), axis=0)
+        path = self.path()
         trembling = path - running_mean(path, max(3, round(clip.fps)))
         diagonal = float(np.hypot(*self._window.shape))
         return 100 * float(np.sqrt((trembling**2).sum(axis=1).mean())) / diagonal

@@ -21,6 +21,7 @@ from unmask.schemas import (
     FACES,
     FEATURES,
     ExtractionInfo,
+    FeatureHealth,
     StageOutcome,
     new_directory,
     write_atomically,
@@ -95,7 +96,11 @@ def write_features(
     Returns:
         What was written into ``extraction.json``.
     """
-    frame = pd.DataFrame([row | {"modality": kind} for row, kind in zip(rows, modalities, strict=True)])
+    schema = FEATURES.arrow_schema(list(CATALOGUE))
+    frame = pd.DataFrame(
+        [row | {"modality": kind} for row, kind in zip(rows, modalities, strict=True)],
+        columns=[*schema.names, "modality"],
+    )
     failed = Counter((row["reason"] or "failed").partition(": ")[0] for row in rows if row["status"] != "ok")
     info = ExtractionInfo(
         extractor_version=EXTRACTOR_VERSION,
@@ -108,7 +113,7 @@ def write_features(
         health=feature_health(frame),
     )
     with new_directory(out) as folder:
-        table = pa.Table.from_pylist(list(rows), schema=FEATURES.arrow_schema(list(CATALOGUE)))
+        table = pa.Table.from_pylist(list(rows), schema=schema)
         write_table(folder / "features.parquet", table, FEATURES)
         info.save(folder / "extraction.json")
         with write_atomically(folder / "health.html") as page:
@@ -141,16 +146,16 @@ def refuse_many_failures(rows: Sequence[Row], samples: Sequence[Row], config: Ex
     )
 
 
-def refuse_critical_health(info: ExtractionInfo, config: ExtractConfig) -> None:
+def refuse_critical(health: Sequence[FeatureHealth], config: ExtractConfig) -> None:
     """Stop before training when a feature is unusable for no reason that lies in the material.
 
     Raises:
         InputError: The health of a feature is critical, and the configuration does not allow it.
     """
-    critical = [health for health in info.health if health.level == "critical"]
+    critical = [entry for entry in health if entry.level == "critical"]
     if critical and config.stop_on_critical:
         raise InputError(
-            " ".join(f"{health.name}: {' '.join(health.problems)}" for health in critical),
+            " ".join(f"{entry.name}: {' '.join(entry.problems)}" for entry in critical),
             "See health.html beside the features; set extract.stop_on_critical to false to go on without them.",
         )
 

@@ -40,7 +40,7 @@ class Temporal:
         self._skin = skin
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._before: tuple[int, Image] | None = None
-        self._oddities: dict[int, list[float]] = defaultdict(list)
+        self._oddities: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self._n_pairs = 0
         self._n_still = 0
         self._too_small: set[int] = set()
@@ -73,7 +73,11 @@ class Temporal:
                 self._too_small.add(track)
                 continue
             own, around = (cv2.mean(error, mask)[0] + ERROR_FLOOR for mask in (inside, ring))
-            self._oddities[track].append(float(np.log2(own / around)))
+            self._oddities[track].append((moment.frame.time_s, float(np.log2(own / around))))
+
+    def oddities(self, track: int) -> Floats:
+        """Time and oddity of a track, ``(N, 2)``."""
+        return np.array(self._oddities.get(track, []), np.float64).reshape(-1, 2)
 
     def values(self, clip: Clip) -> dict[str, Value]:
         """Give the values of the family."""
@@ -88,7 +92,7 @@ class Temporal:
             return Null("too_small")
         found = self._oddities[clip.main_track]
         if len(found) >= MIN_FLOW_PAIRS:
-            return float(np.median(found))
+            return float(np.median(self.oddities(clip.main_track)[:, 1]))
         if clip.main_track in self._too_small:
             return Null("small_face")
         return Null("static") if self._n_still >= MIN_FLOW_PAIRS else Null("too_short")
@@ -144,8 +148,13 @@ def pulse(series: SkinSeries, fps: float) -> tuple[float, float] | Null:
         return Null("too_short")
     grid = np.arange(time_s[0], time_s[-1], 1 / PULSE_RATE_HZ)
     even = np.stack([np.interp(grid, time_s, channel) for channel in colours.T], axis=1)
-    wave = without_drift(pos(even, PULSE_RATE_HZ), PULSE_RATE_HZ)
+    wave = pulse_wave(even)
     return signal_to_noise(wave, PULSE_RATE_HZ) if float(wave.std()) > 1e-6 else Null("static")
+
+
+def pulse_wave(rgb: Floats) -> Floats:
+    """Pulse wave ``(N,)`` of mean skin colours ``(N, 3)`` at `PULSE_RATE_HZ`."""
+    return without_drift(pos(rgb, PULSE_RATE_HZ), PULSE_RATE_HZ)
 
 
 def pos(rgb: Floats, rate_hz: float) -> Floats:
