@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from unmask.data.layouts.faces import CELEB_SPACE, DEEPER_SPACE, DFD_SPACE, FACEFORENSICS_SPACE
 from unmask.data.layouts.speech import corpus_keys
-from unmask.data.sources import SourceFile, is_storage
+from unmask.data.sources import SPLIT_OF_NAME, SourceFile, is_storage
 from unmask.media.probe import expected_modality
 
 Keys = dict[str, frozenset[str]]
@@ -162,19 +162,32 @@ def shared_names(files: Sequence[SourceFile]) -> Relations:
     same tags are left out where the real itself is missing. Files of one name in several folders, real or fake, are
     related too.
 
+    Folders train, val and test are kept apart: numbering mostly begins anew in each.
+
     Args:
         files: Of one source.
 
     Returns:
         Sample id to one key, for every file.
     """
+    by_folder: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        folders = (part.lower() for part in file.relative.split("/")[:-1])
+        by_folder[next((part for part in folders if part in SPLIT_OF_NAME), "")].append(file)
+    found: Relations = {}
+    for folder, some in by_folder.items():
+        found |= _shared_names(some, f"{files[0].source}/{folder}" if folder else files[0].source)
+    return found
+
+
+def _shared_names(files: Sequence[SourceFile], space: str) -> Relations:
     names = {file.sample_id: _words(file) for file in files}
     reals = _names_of_reals({names[file.sample_id] for file in files if file.label == 0})
     fakes = [file.sample_id for file in files if file.label != 0]
     tags = _tags(reals, {names[sample_id] for sample_id in fakes})
     for sample_id in fakes:
         names[sample_id] = _without_tag(names[sample_id], tags, reals)
-    return {sample_id: _related(files[0].source, [" ".join(words)]) for sample_id, words in names.items()}
+    return {sample_id: _related(space, [" ".join(words)]) for sample_id, words in names.items()}
 
 
 def _words(file: SourceFile) -> Tokens:

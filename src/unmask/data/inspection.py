@@ -140,10 +140,11 @@ class Earlier:
         if seen["defect"] is not None:
             return Inspection(row["sha256"], None, seen["defect"], seen["defect"])
         facts = MediaFacts(**{name: row[name] for name in MediaFacts.__dataclass_fields__})
-        return Inspection(row["sha256"], facts, None, None, row["peak_dbfs"], _marks(seen))
+        return Inspection(row["sha256"], facts, None, None, row["peak_dbfs"], marks_of(seen))
 
 
-def _marks(seen: dict[str, Any]) -> Marks:
+def marks_of(seen: dict[str, Any]) -> Marks:
+    """Read the marks of a row of the files table."""
     thumbs = seen["thumbs"]
     pictures = tuple(
         PictureMark(value, thumbs[i * THUMB_BYTES : (i + 1) * THUMB_BYTES]) for i, value in enumerate(seen["hashes"])
@@ -248,7 +249,9 @@ def inspect_files(
     Returns:
         One inspection a file, in the same order, and the ids of those that were read now.
     """
-    known = {f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places[f.source]))}
+    known = {
+        f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places.get(f.source, "")))
+    }
     new = [file for file in files if file.sample_id not in known]
     # Hashing and decoding happen outside the interpreter lock, so threads are enough and nothing needs copying.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:

@@ -208,8 +208,9 @@ def _hashed(
     points = np.array([_hash(seed, group) for group in groups])
     places = (edges <= points[:, None]).sum(axis=1)
     # Rounding may leave the last edge below 1, and the point beyond it.
-    last: NDArray[np.int64] = len(SPLITS) - 1 - np.argmax(allowed[:, ::-1], axis=1)
-    return np.minimum(places.astype(np.int64), last)
+    last = len(SPLITS) - 1 - np.argmax(allowed[:, ::-1], axis=1)
+    found: NDArray[np.int64] = np.minimum(places, last).astype(np.int64)
+    return found
 
 
 def _mend(
