@@ -6,7 +6,8 @@ import pytest
 import sklearn.metrics
 
 from unmask.errors import LeakError
-from unmask.training.selection import ValFigures, val_auc_estimate, val_figures
+from unmask.metrics import MEAN
+from unmask.training.selection import ValFigures, choose_aggregation, val_auc_estimate, val_figures, video_means
 
 
 def val_frame(n_videos: int, frames: int, split: str = "val") -> pd.DataFrame:
@@ -70,3 +71,40 @@ def test_other_figures_can_choose():
     assert val_figures(frame, logits, "loss").chosen_by == pytest.approx(
         -sklearn.metrics.log_loss(labels, 1 / (1 + np.exp(-means)))
     )
+
+
+def bursts(n_videos: int, frames: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Fakes that show in one frame of eight only, strongly; reals wander as much on average."""
+    rng = np.random.default_rng(seed)
+    frame = val_frame(n_videos, frames)
+    logits = rng.normal(0, 1, len(frame))
+    first = (np.arange(len(frame)) % frames == 0) & (frame["label"] == 1).to_numpy()
+    logits[first] += 6
+    logits[~first & (frame["label"] == 1).to_numpy()] -= 6 / (frames - 1)
+    return frame, logits
+
+
+def test_aggregation_follows_forgeries_that_show_in_few_frames():
+    frame, logits = bursts(60, 8, 0)
+    chosen = choose_aggregation(frame, logits, "auto", np.random.default_rng(1))
+    assert chosen != MEAN
+    labels = video_means(frame, logits)["label"]
+    better, mean = (
+        sklearn.metrics.roc_auc_score(labels, video_means(frame, logits, name)["logit"]) for name in (chosen, MEAN)
+    )
+    assert better > 0.95 > 0.7 > mean
+
+
+def test_without_a_sure_gain_the_mean_is_kept():
+    frame = val_frame(40, 8)
+    logits = np.random.default_rng(0).normal(0, 1, len(frame)) + frame["label"].to_numpy()
+    assert choose_aggregation(frame, logits, "auto", np.random.default_rng(1)) == MEAN
+    few, strong = bursts(4, 8, 0)
+    assert choose_aggregation(few, strong, "auto", np.random.default_rng(1)) == MEAN, "four videos prove nothing"
+    assert choose_aggregation(frame, logits, "top_k", np.random.default_rng(1)).startswith("top_k:")
+    assert choose_aggregation(frame, logits, "mean", np.random.default_rng(1)) == MEAN
+
+
+def test_aggregation_is_not_chosen_on_other_splits():
+    with pytest.raises(LeakError, match="test"):
+        choose_aggregation(val_frame(4, 2, "test"), np.zeros(8), "auto", np.random.default_rng(0))

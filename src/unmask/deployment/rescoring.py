@@ -28,6 +28,7 @@ from unmask.ensemble.apply import apply_ensemble
 from unmask.errors import ContractError, InputError
 from unmask.fusion.apply import apply_fusion
 from unmask.media.preprocessing import decode_crop, to_input
+from unmask.metrics import pool_logits
 from unmask.schemas import FACES, FEATURES, DetectorInfo, EnsembleInfo, FusionInfo, Preprocessing, read_table
 
 BATCH_SIZE = 32
@@ -57,9 +58,11 @@ class CropScorer:
         self.fusion = parse_document(contents, FUSION, FusionInfo, folder)
         self.extract = ExtractConfig.model_validate_json(contents[EXTRACT])
         self._frames = {}
+        self._aggregations: dict[str, str] = {}
         for name, file in self.manifest.onnx.items():
             info = parse_document(contents, detector_document(file), DetectorInfo, folder)
             self._frames[name] = int(info.config["eval_frames_per_video"])
+            self._aggregations[name] = info.aggregation
         self._sessions = {name: session(contents[file], threads) for name, file in self.manifest.onnx.items()}
 
     @property
@@ -139,7 +142,7 @@ class CropScorer:
             preprocessing = self.manifest.preprocessing[name]
             scored = onnx_logits(self._sessions[name], [images[row] for row in chosen], preprocessing)
             if len(scored):
-                logits[position] = scored.mean()
+                logits[position] = pool_logits(scored, self._aggregations[name])
         return logits
 
 

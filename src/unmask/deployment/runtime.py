@@ -328,7 +328,7 @@ class Bundle:
             for index in {*chosen, *shown} - images.keys():
                 images[index] = decode_crop(crops[index].jpeg)
             scored = self.frame_logits(name, [images[index] for index in chosen])
-            logits[position] = _video_logit(faces[chosen], scored)
+            logits[position] = _video_logit(faces[chosen], scored, self.detectors[name].aggregation)
             by_crop[chosen, position] = scored
             # A batch of their own: how crops share a batch may change the last bit, and the verdict must not depend
             # on what is looked at for the timeline.
@@ -404,7 +404,7 @@ def evenly_spaced(faces: NDArray[np.int64], frames_per_video: int) -> list[int]:
     return chosen
 
 
-def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64]) -> float:
+def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64], aggregation: str) -> float:
     """Aggregate one file's crops with the function that the ensemble was fitted on."""
     frame = pd.DataFrame(
         {
@@ -417,7 +417,7 @@ def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64]) -> float
             "logit": logits,
         }
     )
-    return float(video_logits(frame)["logit"].iloc[0])
+    return float(video_logits(frame, aggregation)["logit"].iloc[0])
 
 
 def _timeline(crops: Sequence[Crop], by_crop: NDArray[np.float64], ensemble: EnsembleInfo) -> list[TimelinePoint]:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from unmask.metrics import MEAN, pool_logits
 from unmask.schemas import DetectorCalibration, EnsembleInfo
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,18 +29,20 @@ def sigmoid(logits: npt.ArrayLike) -> FloatArray:
     return probability
 
 
-def video_logits(frame_scores: pd.DataFrame) -> pd.DataFrame:
-    """Average the frame logits of each sample, over all of its faces.
+def video_logits(frame_scores: pd.DataFrame, aggregation: str = MEAN) -> pd.DataFrame:
+    """Pool the frame logits of each sample, over all of its faces.
 
     Args:
         frame_scores: Rows of the table FRAME_SCORES of one detector.
+        aggregation: How, see `unmask.metrics.pool_logits`; the detector's own, which was chosen on val.
 
     Returns:
         One row a sample, sorted by ``sample_id``: ``sample_id``, ``label``, ``group_id``, ``split``, ``logit``.
     """
+    pooled = "mean" if aggregation == MEAN else lambda values: pool_logits(values, aggregation)
     by_sample = frame_scores.groupby("sample_id", sort=True)
     return by_sample.agg(
-        label=("label", "first"), group_id=("group_id", "first"), split=("split", "first"), logit=("logit", "mean")
+        label=("label", "first"), group_id=("group_id", "first"), split=("split", "first"), logit=("logit", pooled)
     ).reset_index()
 
 

@@ -130,7 +130,7 @@ def _detector_logits(trained: Sequence[Path], version: str) -> dict[str, pd.Data
         if info.name in logits:
             raise InputError(f"{folder}: detector {info.name} is given twice.", "Give each detector once.")
         frames = read_table(folder / "scores.parquet", FRAME_SCORES).to_pandas()
-        logits[info.name] = video_logits(frames)
+        logits[info.name] = video_logits(frames, info.aggregation)
     return {name: logits[name] for name in sorted(logits)}
 
 

@@ -28,6 +28,7 @@ from unmask.schemas import (
     DetectorInfo,
     EnsembleInfo,
     ExtractionInfo,
+    FusionAnalysis,
     FusionInfo,
     OperatingPoint,
     read_table,
@@ -35,6 +36,7 @@ from unmask.schemas import (
 )
 
 UNLABELLED = "unlabelled"
+ANALYSIS = "analysis.json"
 Kind = Literal["detector", "ensemble", "fusion"]
 
 
@@ -95,6 +97,7 @@ class Inputs:
         ensemble_rows: Rows of VIDEO_SCORES of the test samples, as the ensemble wrote them.
         fusion_rows: The same of fusion.
         faces: Where the face crops lie.
+        analysis: ``analysis.json`` of fusion; None when calib was too small for it.
     """
 
     dataset: DatasetInfo
@@ -107,6 +110,7 @@ class Inputs:
     ensemble_rows: pd.DataFrame
     fusion_rows: pd.DataFrame
     faces: Path
+    analysis: FusionAnalysis | None = None
 
     @property
     def operating_point(self) -> OperatingPoint:
@@ -188,6 +192,7 @@ def load_inputs(
         ensemble_rows=_scores_of(ensemble / "scores.parquet", test_ids),
         fusion_rows=_scores_of(fusion / "scores.parquet", test_ids),
         faces=faces,
+        analysis=FusionAnalysis.load(fusion / ANALYSIS) if (fusion / ANALYSIS).is_file() else None,
     )
 
 
@@ -265,7 +270,7 @@ def _load_detectors(trained: Sequence[Path], ensemble: EnsembleInfo, version: st
 
 
 def _of_detector(detector: TrainedDetector) -> SystemScores:
-    rows = video_logits(detector.frames)
+    rows = video_logits(detector.frames, detector.info.aggregation)
     return _system(detector.info.name, "detector", rows, detector.probabilities(rows["logit"]))
 
 

@@ -222,7 +222,7 @@ def systems_of(inputs: Inputs, frames: pd.DataFrame, logits: NDArray[np.float64]
     per_detector: list[pd.Series[float]] = []
     for column, detector in enumerate(inputs.detectors):
         scored = frames.assign(logit=logits[:, column]).dropna(subset=["logit"])
-        rows = video_logits(scored)
+        rows = video_logits(scored, detector.info.aggregation)
         per_detector.append(rows.set_index("sample_id")["logit"])
         systems[detector.info.name] = rows.assign(probability=detector.probabilities(rows["logit"]))
     samples = frames.drop_duplicates("sample_id")

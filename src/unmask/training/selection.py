@@ -23,6 +23,8 @@ from unmask.schemas import Estimate, rows_for_choice
 from unmask.training.objective import plain_loss
 
 INTERVAL_RESAMPLES = 1000
+# With fewer groups no gain can be shown, however large it looks.
+MIN_GROUPS = 10
 AGGREGATIONS = (top_k(0.25), top_k(0.5), attention(0.5), attention(1), attention(2))
 
 
@@ -110,6 +112,8 @@ def choose_aggregation(frame: pd.DataFrame, logits: NDArray[np.float64], wanted:
     if wanted != "auto":
         return best
     groups = mean["group_id"].to_numpy()
+    if len(set(groups)) < MIN_GROUPS:
+        return MEAN
     gain = paired_difference(
         roc_auc, labels, mean["logit"].to_numpy(np.float64), pooled[best], groups, rng=rng, resamples=INTERVAL_RESAMPLES
     )
