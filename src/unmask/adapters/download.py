@@ -243,7 +243,9 @@ class _Transfer:
         logger.info("%s goes on at %s.", self.remote.shown, in_bytes(length))
 
     def range_headers(self) -> dict[str, str]:
-        """Ask for the rest only, and for the whole if the file changed meanwhile."""
+        """Ask for the rest only, and for the whole if the file changed meanwhile or cannot be told from another."""
+        if self.offset and not (self._validator or self.remote.sha256):
+            self.restart()  # nothing would show that the rest belongs to another state of the file
         if not self.offset:
             return {}
         condition = {"If-Range": self._validator} if self._validator else {}
