@@ -148,7 +148,7 @@ def run_training(arguments: Mapping[str, object], work_dir: Path, runner: Runner
         SystemExit: SIGTERM; every step has been stopped.
     """
     folders = [Path(str(source).split("=", 1)[-1]) for source in _as_list(arguments.get("sources", ()))]
-    return run_compiled(_committed("training"), with_settings(arguments), work_dir, runner, read_only=folders)
+    return run_compiled(committed_pipeline("training"), with_settings(arguments), work_dir, runner, read_only=folders)
 
 
 def with_settings(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -630,7 +630,7 @@ def _as_list(value: object) -> list[object]:
 # --- kfp -------------------------------------------------------------------------------------------------------------
 
 
-def _committed(name: str) -> Path:
+def committed_pipeline(name: str) -> Path:
     """Find a compiled pipeline; the package that holds it is not imported, for that would compile it anew."""
     spec = importlib.util.find_spec("pipelines")
     for folder in (spec and spec.submodule_search_locations) or ():
