@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 NOTE = "acquired.json"
 MEDIA = "media"
 JOIN_BYTES = 2**22
+MARKER = ".unmask"  # by which a finished folder of ours is known
 
 
 class Acquired(Document):
@@ -125,6 +126,8 @@ class ArchiveFolder:
             InputError: An archive is damaged, or holds what is refused.
             StorageError: A file does not come whole.
         """
+        for rest in self._folder.glob(".unpacked.*"):  # of a run that was killed
+            shutil.rmtree(rest, ignore_errors=True)
         missing = [remote for remote in archives if not self._holds(remote)]
         if not missing:
             logger.info("%s is there already.", self._folder)
@@ -163,7 +166,6 @@ class ArchiveFolder:
         name = remotes[0].shown + (f" and {len(remotes) - 1} more" if len(remotes) > 1 else "")
         hashes = {remote.identity: sha256_file(remote.path) for remote in remotes}
         found = unpack(archive, fresh, self._config, name)
-        (fresh / ".unmask").unlink()
         if found.nested:
             logger.warning("%s: %d archives inside it stay packed.", name, found.nested)
         self._merge(fresh, name)
@@ -182,7 +184,7 @@ class ArchiveFolder:
                 target.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise self._clash(name, target) from error
-            for file in files:
+            for file in set(files) - {MARKER}:
                 source, there = Path(folder) / file, target / file
                 if there.is_dir() or (there.exists() and sha256_file(there) != sha256_file(source)):
                     raise self._clash(name, there)
