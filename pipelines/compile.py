@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from kfp import compiler
 
-from pipelines import presets, retraining, training
+from pipelines import presets, retraining, training, tuning
 from pipelines.resources import Cluster, Images, read_cluster
 from unmask.errors import UnmaskError
 
@@ -31,6 +31,7 @@ PIPELINES: dict[str, Callable[[Cluster], Any]] = {
     # A form that shows the values that it will use says more than a field that takes the name of a preset.
     "training-smoke": _smoke,
     "retraining": retraining.build,
+    "tuning": tuning.build,
 }
 
 

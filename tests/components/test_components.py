@@ -14,19 +14,10 @@ import unmask
 from components import images
 from unmask.cli import cli
 
-STAGES = ["ingest", "extract", "train", "ensemble", "fuse", "evaluate", "bundle", "promote"]
+STAGES = ["ingest", "extract", "train", "tune", "ensemble", "fuse", "evaluate", "bundle", "promote"]
 # Read by the command from the executor input, or present for the cache key only.
 LISTS = {"detectors", "detectors_2", "detectors_3"}
 NOT_IN_THE_COMMAND = LISTS | {"upstream", "data_version", "metrics", "roc", "dataset_version"}
-    "detectors",
-    "detectors_2",
-    "detectors_3",
-    "upstream",
-    "data_version",
-    "metrics",
-    "roc",
-    "dataset_version",
-}
 
 
 def component(stage: str) -> Any:
