@@ -14,7 +14,7 @@ from unmask.config import EvaluateConfig
 from unmask.evaluation.attack_study import study_attacks
 from unmask.evaluation.cautions import cautions
 from unmask.evaluation.compare import against_headline
-from unmask.evaluation.figures import as_measured, measure, measure_frames, measure_slices
+from unmask.evaluation.figures import as_measured, frame_systems, measure, measure_parts
 from unmask.evaluation.inputs import Inputs, load_inputs
 from unmask.evaluation.report import render_html, render_markdown
 from unmask.evaluation.results import HEADLINE, Results
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"
 MAX_MESSAGES = 6
+UNSCORED_POLICY = (
+    "A test sample without a score is in no figure; it is counted with its reason, and the figures are given once more "
+    "with every such sample taken for a mistake."
+)
 
 
 def run_evaluate(
@@ -87,17 +91,16 @@ def measure_all(inputs: Inputs, config: EvaluateConfig, seed: int) -> Results:
     threshold = inputs.operating_point.threshold
     # Every system meets the same resamples, as far as it scored the same samples.
     video = {s.name: measure(s, threshold, np.random.default_rng([seed, 0]), config.resamples) for s in systems}
+    # Resamples draw whole groups here too, because frames of a clip are alike.
     frame = {
-        detector.info.name: measure_frames(detector, threshold, np.random.default_rng([seed, 0]), config.resamples)
-        for detector in inputs.detectors
+        s.name: measure(s, threshold, np.random.default_rng([seed, 0]), config.resamples) for s in frame_systems(inputs)
     }
-    rng = np.random.default_rng([seed, 3])
     return Results(
         inputs=inputs,
         systems=systems,
         video=video,
         frame=frame,
-        slices=measure_slices(headline, inputs.samples, threshold, rng, config.resamples),
+        parts={s.name: measure_parts(s, inputs.samples, threshold, seed, config.resamples) for s in systems},
         confusion=metrics.confusion(headline.labels, headline.probabilities, threshold),
         points=[as_measured(point, headline) for point in inputs.fusion.operating_points.values()],
         unscored=inputs.unscored(),
@@ -122,6 +125,11 @@ def document_of(results: Results) -> EvaluationInfo:
         n_scored=len(results.headline.labels),
         n_unscored=results.unscored,
         warnings=cautions(results),
+        parts=results.parts,
+        unresolved=results.unresolved,
+        unscored_policy=UNSCORED_POLICY,
+        unscored=results.unscored_by_system,
+        if_unscored_were_wrong=results.if_unscored_were_wrong,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask import metrics
-from unmask.evaluation.inputs import SystemScores, TrainedDetector, groups_of
+from unmask.ensemble.apply import apply_ensemble
+from unmask.evaluation.inputs import Inputs, Kind, SystemScores, groups_of
 from unmask.schemas import Estimate, OperatingPoint
 
 ECE_BINS = 15
-LOW_FPR = 0.05
+FRAME_KEY = ["sample_id", "face_index", "frame_index"]
+LOW_FPRS = {"tpr_at_fpr05": 0.05, "tpr_at_fpr01": 0.01}
 NO_SPREAD = "no interval: every resample gave the same value, which shows few mistakes and not certainty"
 
 
@@ -50,6 +53,9 @@ FIGURES: Mapping[str, FigureSpec] = MappingProxyType(
         "tpr_at_fpr05": FigureSpec(
             "TPR at FPR 5 %", "share of fakes found while at most 5 % of reals are called fake", "higher", unit="%"
         ),
+        "tpr_at_fpr01": FigureSpec(
+            "TPR at FPR 1 %", "share of fakes found while at most 1 % of reals are called fake", "higher", unit="%"
+        ),
         "accuracy": FigureSpec("Accuracy", "share of right verdicts", "higher", True, "%"),
         "precision": FigureSpec("Precision", "share of fakes among what was called fake", "higher", True, "%"),
         "recall": FigureSpec("Recall", "share of fakes that were called fake", "higher", True, "%"),
@@ -80,7 +86,7 @@ def measure(scores: SystemScores, threshold: float, rng: np.random.Generator, re
         "roc_auc": metrics.roc_auc,
         "pr_auc": metrics.pr_auc,
         "eer": metrics.equal_error_rate,
-        "tpr_at_fpr05": partial(metrics.tpr_at_fpr, max_fpr=LOW_FPR),
+        **{name: partial(metrics.tpr_at_fpr, max_fpr=limit) for name, limit in LOW_FPRS.items()},
         "accuracy": partial(metrics.accuracy, threshold=threshold),
         "precision": partial(metrics.precision, threshold=threshold),
         "recall": partial(metrics.recall, threshold=threshold),
@@ -95,50 +101,47 @@ def measure(scores: SystemScores, threshold: float, rng: np.random.Generator, re
     return found
 
 
-def measure_frames(
-    detector: TrainedDetector, threshold: float, rng: np.random.Generator, resamples: int
-) -> dict[str, Estimate]:
-    """Measure a detector frame by frame; resamples draw whole groups, because frames of a clip are alike.
+def frame_systems(inputs: Inputs) -> list[SystemScores]:
+    """Collect the frame scores of each detector, and of the ensemble applied frame by frame.
+
+    Fusion has none: forensic features belong to a whole file.
 
     Args:
-        detector: With its test frames.
-        threshold: As for videos.
-        rng: Source of the resamples.
-        resamples: How many.
+        inputs: With the detectors and the fitted ensemble.
 
     Returns:
-        As `measure`, with n counting frames.
+        The detectors, and with more than one of them the ensemble, over the frames that any of them scored.
     """
-    rows = detector.frames
-    scores = SystemScores(
-        detector.info.name,
-        "detector",
-        rows["sample_id"].to_numpy(object),
-        rows["label"].to_numpy(np.int64),
-        detector.probabilities(rows["logit"]),
-        groups_of(rows),
-    )
-    return measure(scores, threshold, rng, resamples)
+    found = [
+        _of_frames(one.info.name, "detector", one.frames, one.probabilities(one.frames["logit"]))
+        for one in inputs.detectors
+    ]
+    if len(inputs.detectors) < 2:
+        return found
+    frames = pd.concat([one.frames for one in inputs.detectors]).drop_duplicates(FRAME_KEY).sort_values(FRAME_KEY)
+    places = pd.MultiIndex.from_frame(frames[FRAME_KEY])
+    logits = [one.frames.set_index(FRAME_KEY)["logit"].reindex(places).to_numpy() for one in inputs.detectors]
+    probabilities = apply_ensemble(inputs.ensemble, np.stack(logits, axis=1))[1]
+    return [*found, _of_frames("ensemble", "ensemble", frames, probabilities)]
 
 
-def measure_slices(
-    scores: SystemScores, samples: pd.DataFrame, threshold: float, rng: np.random.Generator, resamples: int
-) -> dict[str, dict[str, Estimate]]:
-    """Measure parts of the test split: each manipulation against all reals, each source and compression by itself.
+def _of_frames(name: str, kind: Kind, rows: pd.DataFrame, probabilities: NDArray[np.float64]) -> SystemScores:
+    labels = rows["label"].to_numpy(np.int64)
+    return SystemScores(name, kind, rows["sample_id"].to_numpy(object), labels, probabilities, groups_of(rows))
+
+
+def parts_of(scores: SystemScores, samples: pd.DataFrame) -> dict[str, SystemScores]:
+    """Cut the test split: each manipulation against all reals, each source and compression by itself.
 
     A manipulation has no reals of its own, so its fakes meet all reals of test. A source or a compression is compared
     within itself, because between them a detector can score by the look of the source.
 
     Args:
-        scores: The headline system.
+        scores: Of one system.
         samples: Rows of SAMPLES.
-        threshold: Chosen earlier, on calib.
-        rng: Source of the resamples.
-        resamples: How many.
 
     Returns:
-        ``manipulation=…``, ``source=…``, ``compression=…`` to ``roc_auc``, ``tpr`` and ``fpr``, undefined where the
-        part has one class only.
+        ``manipulation=…``, ``source=…``, ``compression=…`` to the scores of that part.
     """
     about = samples.set_index("sample_id").reindex(scores.sample_ids)
     parts: dict[str, NDArray[np.bool_]] = {}
@@ -149,16 +152,78 @@ def measure_slices(
         for value in sorted(set(relevant)):
             own = (values == value) & ((scores.labels == 1) | (column != "manipulation"))
             parts[f"{column}={value}"] = own | against
-    return {name: _measure_part(scores, rows, threshold, rng, resamples) for name, rows in parts.items()}
+    return {name: scores.only(rows) for name, rows in parts.items()}
 
 
-def _measure_part(
-    scores: SystemScores, rows: NDArray[np.bool_], threshold: float, rng: np.random.Generator, resamples: int
-) -> dict[str, Estimate]:
-    labels, probabilities = scores.labels[rows], scores.probabilities[rows]
-    found = bootstrap({"roc_auc": metrics.roc_auc}, labels, probabilities, scores.groups[rows], rng, resamples)
-    fpr, tpr = rates_at(labels, probabilities, threshold)
-    return {**found, "tpr": tpr, "fpr": fpr}
+def measure_parts(
+    scores: SystemScores, samples: pd.DataFrame, threshold: float, seed: int, resamples: int
+) -> dict[str, dict[str, Estimate]]:
+    """Measure one system on each part of the test split.
+
+    Args:
+        scores: Of the system.
+        samples: Rows of SAMPLES.
+        threshold: Chosen earlier, on calib.
+        seed: Of the resamples; every system meets the same.
+        resamples: How many.
+
+    Returns:
+        Name of the part, see `parts_of`, to the figures of `measure` and to ``tpr`` and ``fpr``; undefined where the
+        part has one class only.
+    """
+    found = {}
+    for name, part in parts_of(scores, samples).items():
+        fpr, tpr = rates_at(part.labels, part.probabilities, threshold)
+        found[name] = {
+            **measure(part, threshold, np.random.default_rng([seed, 3]), resamples),
+            "tpr": tpr,
+            "fpr": fpr,
+        }
+    return found
+
+
+def unresolved(n_reals: int) -> dict[str, str]:
+    """Say which figures at a low false positive rate so few reals cannot support.
+
+    A rate below a limit is shown, with 95 % certainty, by no false alarm among log(0.05) / log(1 - limit) reals.
+
+    Args:
+        n_reals: Reals with a score.
+
+    Returns:
+        Name of the figure to a sentence; empty when there are enough.
+    """
+    sentences = {}
+    for name, limit in LOW_FPRS.items():
+        needed = math.ceil(math.log(0.05) / math.log1p(-limit))
+        if n_reals < needed:
+            sentences[name] = (
+                f"{n_reals} reals cannot show that the false alarm rate is at most {limit:.0%}; "
+                f"{needed} without a false alarm would."
+            )
+    return sentences
+
+
+def if_unscored_were_wrong(scores: SystemScores, rows: pd.DataFrame, threshold: float) -> dict[str, Estimate]:
+    """Bound the figures from below: every labelled test sample without a score counts as a mistake.
+
+    Args:
+        scores: Of one system.
+        rows: All labelled test samples, with ``sample_id`` and ``label``.
+        threshold: Chosen earlier, on calib.
+
+    Returns:
+        ``accuracy``, ``tpr`` and ``fpr`` with exact intervals.
+    """
+    missing = rows.loc[~rows["sample_id"].isin(set(scores.sample_ids)), "label"]
+    lost_reals, lost_fakes = int((missing == 0).sum()), int((missing == 1).sum())
+    (tn, fp), (fn, tp) = metrics.confusion(scores.labels, scores.probabilities, threshold)
+    n_reals, n_fakes = tn + fp + lost_reals, fn + tp + lost_fakes
+    return {
+        "accuracy": metrics.clopper_pearson(tn + tp, n_reals + n_fakes),
+        "tpr": metrics.clopper_pearson(tp, n_fakes),
+        "fpr": metrics.clopper_pearson(fp + lost_reals, n_reals),
+    }
 
 
 def rates_at(
@@ -242,7 +307,7 @@ def _of_proportions(
         ("accuracy", tn + tp, len(labels)),
         ("precision", tp, tp + fp),
         ("recall", tp, n_fakes),
-        ("tpr_at_fpr05", round((found["tpr_at_fpr05"].value or 0) * n_fakes), n_fakes),
+        *((name, round((found[name].value or 0) * n_fakes), n_fakes) for name in LOW_FPRS),
     )
     return {name: _of_proportion(found[name], hits, trials) for name, hits, trials in counts}
 

@@ -81,6 +81,17 @@ class SystemScores:
     probabilities: NDArray[np.float64]
     groups: NDArray[np.object_]
 
+    def only(self, rows: NDArray[np.bool_]) -> SystemScores:
+        """Keep some of the samples: ``(N,)`` whether to."""
+        return SystemScores(
+            self.name,
+            self.kind,
+            self.sample_ids[rows],
+            self.labels[rows],
+            self.probabilities[rows],
+            self.groups[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -116,6 +127,12 @@ class Inputs:
     def operating_point(self) -> OperatingPoint:
         """The threshold that verdicts use, as it was chosen on calib."""
         return self.fusion.operating_points[self.fusion.default_operating_point]
+
+    @property
+    def labelled_test(self) -> pd.DataFrame:
+        """The test samples with a label, ``sample_id`` and ``label``, whether they have a score or not."""
+        rows: pd.DataFrame = self.fusion_rows[["sample_id", "label"]].dropna(subset=["label"])
+        return rows
 
     def systems(self) -> list[SystemScores]:
         """Collect the systems, the headline first: fusion, the ensemble, each detector."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from unmask.evaluation.attack_study import AttackStudy
 from unmask.evaluation.compare import AgainstHeadline
+from unmask.evaluation.figures import if_unscored_were_wrong, unresolved
 from unmask.evaluation.inputs import Inputs, SystemScores
 from unmask.evaluation.robustness import Robustness
 from unmask.schemas import Estimate, OperatingPoint
@@ -23,8 +24,8 @@ class Results:
         inputs: What was evaluated.
         systems: Each detector, the ensemble, fusion.
         video: System to figure to estimate, one score a sample.
-        frame: Detector to figure to estimate, one score a frame.
-        slices: Part of test to figure to estimate, of the headline system.
+        frame: Detector, or ``ensemble`` applied frame by frame, to figure to estimate, one score a frame.
+        parts: System to part of test to figure to estimate.
         confusion: ``((TN, FP), (FN, TP))`` of the headline at the default operating point.
         points: The operating points, as measured on test.
         unscored: Reason to number of test samples without a figure.
@@ -37,13 +38,35 @@ class Results:
     systems: list[SystemScores]
     video: dict[str, dict[str, Estimate]]
     frame: dict[str, dict[str, Estimate]]
-    slices: dict[str, dict[str, Estimate]]
+    parts: dict[str, dict[str, dict[str, Estimate]]]
     confusion: tuple[tuple[int, int], tuple[int, int]]
     points: list[OperatingPoint]
     unscored: dict[str, int]
     comparisons: list[AgainstHeadline]
     robustness: Robustness
     attacks: AttackStudy
+
+    @property
+    def slices(self) -> dict[str, dict[str, Estimate]]:
+        """Part of test to figure to estimate, of the headline system."""
+        return self.parts[HEADLINE]
+
+    @property
+    def unresolved(self) -> dict[str, str]:
+        """Figure to why the number of reals cannot support it."""
+        return unresolved(self.n_reals)
+
+    @property
+    def unscored_by_system(self) -> dict[str, int]:
+        """System to labelled test samples that it did not score."""
+        labelled = len(self.inputs.labelled_test)
+        return {system.name: labelled - len(system.labels) for system in self.systems}
+
+    @property
+    def if_unscored_were_wrong(self) -> dict[str, dict[str, Estimate]]:
+        """System to figures in which every labelled test sample without a score is a mistake."""
+        rows, threshold = self.inputs.labelled_test, self.inputs.operating_point.threshold
+        return {system.name: if_unscored_were_wrong(system, rows, threshold) for system in self.systems}
 
     @property
     def headline(self) -> SystemScores:

@@ -231,7 +231,8 @@ def calibration_intercept(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -
 
 def _calibration_slope(scores: WeightedScores) -> FloatArray:
     z, y, weights = _logits(scores)
-    offset, slope = np.zeros(len(weights)), np.ones(len(weights))
+    # From 0, where the curvature is largest, Newton's steps are short and end at the optimum.
+    offset, slope = np.zeros(len(weights)), np.zeros(len(weights))
     moved = np.full(len(weights), np.inf)
     for _ in range(NEWTON_STEPS):
         p = special.expit(offset[:, None] + slope[:, None] * z)

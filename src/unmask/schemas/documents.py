@@ -538,12 +538,18 @@ class EvaluationInfo(Document):
         headline: System whose figures lead (fusion).
         video: System to metric to figure, one score a sample.
         frame: Detector to metric to figure, one score a frame.
-        slices: ``manipulation=…`` or ``source=…`` to metric to figure, of the headline system.
+        slices: ``manipulation=…`` (against all reals), ``source=…`` or ``compression=…`` to metric to figure, of the
+            headline system.
         confusion: ``[[TN, FP], [FN, TP]]`` of the headline at the default operating point.
         operating_point: The default operating point as measured on test.
         n_scored: Test samples with a score.
         n_unscored: Reason to test samples without one.
         warnings: Sentences for the reader.
+        parts: System to part (as in ``slices``) to metric to figure, of every system.
+        unresolved: Metric to why the number of reals cannot support it; absent when it can.
+        unscored_policy: What became of samples without a score.
+        unscored: System to labelled test samples that it did not score.
+        if_unscored_were_wrong: System to ``accuracy``, ``tpr`` and ``fpr`` if each of those were a mistake.
     """
 
     dataset_version: str
@@ -556,6 +562,11 @@ class EvaluationInfo(Document):
     n_scored: int
     n_unscored: dict[str, int]
     warnings: list[str] = []
+    parts: dict[str, dict[str, dict[str, Estimate]]] = {}
+    unresolved: dict[str, str] = {}
+    unscored_policy: str = ""
+    unscored: dict[str, int] = {}
+    if_unscored_were_wrong: dict[str, dict[str, Estimate]] = {}
 
 
 class CrossCell(Document):
