@@ -8,10 +8,12 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import sklearn.metrics
 import torch
 
 from unmask import detectors
@@ -24,6 +26,7 @@ from unmask.schemas import FACES, FRAME_SCORES, DetectorInfo, read_table
 from unmask.training import trainer as trainer_module
 from unmask.training.augment import Augmentation
 from unmask.training.checkpoint import Checkpoints
+from unmask.training.examples import example_sheet
 from unmask.training.loader import CropLoader, index_crops
 from unmask.training.step import Stepper
 from unmask.training.train_stage import labelled_crops, run_train
@@ -324,3 +327,31 @@ def test_a_timm_backbone_trains(made, quick, tmp_path):
     train(made, tmp_path / "out", quick.model_copy(update={"epochs": 1}), name="timm:test_resnet")
     detector, info = detectors.load_detector(tmp_path / "out")
     assert info.architecture == detector.architecture == "timm:test_resnet"
+
+
+def test_the_sheet_shows_val_crops_and_the_document_what_they_were_called(made, trained):
+    out, _ = trained
+    info = DetectorInfo.load(out / "detector.json")
+    scores = read_table(out / "scores.parquet", FRAME_SCORES).to_pandas().query("split == 'val'")
+    called = scores.groupby("sample_id").agg(label=("label", "first"), logit=("logit", "mean"))
+    expected = sklearn.metrics.confusion_matrix(called["label"], called["logit"] >= 0, labels=[0, 1])
+    assert np.array_equal(info.val_confusion, expected)
+    assert info.resources["crops_per_s"] > 0
+    assert info.resources["peak_memory_mb"] > 50
+    sheet = decode_crop((out / "examples.jpg").read_bytes())
+    assert sheet.shape[1] == 6 * 144
+    assert sheet.shape[0] % (144 + 22) == 0
+    crops = read_table(made.faces, FACES).to_pandas().query("split == 'val'")
+    first = sheet[:144, :144].astype(float)
+    nearest = min(
+        float(np.abs(cv2.resize(decode_crop(jpeg), (144, 144)).astype(float) - first).mean()) for jpeg in crops["jpeg"]
+    )
+    assert nearest < 6
+
+
+def test_the_sheet_refuses_test_crops(made, trained):
+    out, _ = trained
+    scores = read_table(out / "scores.parquet", FRAME_SCORES).to_pandas()
+    loader = CropLoader(index_crops(made.faces), detectors.build("meso4").preprocessing)
+    with pytest.raises(LeakError, match="test"):
+        example_sheet(loader, scores)

@@ -297,6 +297,8 @@ class DetectorInfo(Document):
         versions: Package name to version.
         device: Where it was trained.
         train_seconds: Wall time of training.
+        val_confusion: ``((TN, FP), (FN, TP))`` of val videos at a probability of one half, before calibration.
+        resources: ``crops_per_s`` in training, ``peak_memory_mb`` of the process, ``gpu_peak_memory_mb`` if on a GPU.
     """
 
     name: str
@@ -314,6 +316,8 @@ class DetectorInfo(Document):
     versions: dict[str, str]
     device: str
     train_seconds: float
+    val_confusion: tuple[tuple[int, int], tuple[int, int]] | None = None
+    resources: dict[str, float] = {}
 
 
 class OperatingPoint(Document):

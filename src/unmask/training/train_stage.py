@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from unmask import detectors
 from unmask.config import TrainConfig
 from unmask.detectors import Detector
 from unmask.errors import InputError
+from unmask.metrics import confusion
 from unmask.objects import ObjectStore
 from unmask.schemas import (
     FRAME_SCORES,
@@ -34,9 +36,10 @@ from unmask.schemas import (
 from unmask.training.checkpoint import Checkpoints
 from unmask.training.device import available_cores, describe_device, reproducible, resolve_device
 from unmask.training.events import TensorBoardLog
+from unmask.training.examples import example_sheet
 from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops, limit_samples
 from unmask.training.parallel import ALONE, Group, joined
-from unmask.training.selection import choose_aggregation, teachers, val_auc_estimate
+from unmask.training.selection import choose_aggregation, teachers, val_auc_estimate, video_means
 from unmask.training.trainer import Fitted, Trainer, score_rows
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ logger = logging.getLogger(__name__)
 TRAINER_VERSION = "2"
 PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
 Listener = Callable[[TrainingCurvePoint], None]
+EXAMPLES_FILE = "examples.jpg"
 SPLITS = ("train", "val", "calib", "test")
 SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
 
@@ -104,10 +108,13 @@ def run_train(
         fitted = trainer.fit()
         if not group.leads:
             return StageOutcome()
-        scores = score_splits(trainer.detector, prepared.loaders(trainer.detector), settings, trainer.device)
+        loaders = prepared.loaders(trainer.detector)
+        scores = score_splits(trainer.detector, loaders, settings, trainer.device)
+        examples = example_sheet(loaders["val"], scores[scores["split"] == "val"])
         info = describe(trainer.detector, detector, settings, seed, fitted, scores, prepared.origin, trainer.device)
     with new_directory(out) as folder:
         write_table(folder / "scores.parquet", scores, FRAME_SCORES)
+        (folder / EXAMPLES_FILE).write_bytes(examples)
         info = detectors.save_detector(folder, trainer.detector, info)
     return outcome(info, scores)
 
@@ -387,6 +394,7 @@ def describe(
     val = scores[scores["split"] == "val"].reset_index(drop=True)
     logits = val["logit"].to_numpy(np.float64)
     aggregation = choose_aggregation(val, logits, config.aggregation, np.random.default_rng(seed))
+    videos = video_means(val, logits, aggregation)
     return DetectorInfo(
         name=name,
         architecture=model.architecture,
@@ -403,7 +411,20 @@ def describe(
         versions={package: version(package) for package in PACKAGES},
         device=describe_device(device),
         train_seconds=fitted.seconds,
+        val_confusion=confusion(videos["label"], 1 / (1 + np.exp(-videos["logit"].clip(-40, 40))), 0.5),
+        resources=used_resources(fitted, device),
     )
+
+
+def used_resources(fitted: Fitted, device: torch.device) -> dict[str, float]:
+    """Say how fast a training was and how much memory it took; see `DetectorInfo.resources`."""
+    found = {
+        "crops_per_s": fitted.crops / max(fitted.seconds, 1e-9),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    if device.type == "cuda":
+        found["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return found
 
 
 def outcome(info: DetectorInfo, scores: pd.DataFrame) -> StageOutcome:

@@ -41,12 +41,14 @@ class Fitted:
         best_epoch: Chosen on val.
         best_value: The figure that chose it, larger is better; minus the loss where the figure is undefined.
         seconds: Wall time, with the time before a resume.
+        crops: That it learnt from, counted each time.
     """
 
     curve: list[TrainingCurvePoint]
     best_epoch: int
     best_value: float
     seconds: float
+    crops: int
 
 
 def score_rows(
@@ -178,7 +180,8 @@ class Trainer:
         best = state.best
         assert best is not None  # a finished training has at least one epoch
         value = -best.loss if best.chosen_by is None else best.chosen_by
-        return Fitted(state.curve, state.best_epoch, value, state.total_s)
+        crops = sum(map(len, self.batches_of(1))) * len(state.curve)
+        return Fitted(state.curve, state.best_epoch, value, state.total_s, crops)
 
     def _take_best(self, state: Progress) -> None:
         self.group.wait()  # the leader may still be writing them
