@@ -155,7 +155,7 @@ def plot_timeline(paths: Sequence[Path], out: Path, config: ExtractConfig) -> No
             axes = figure.add_subplot(grid[row, column])
             _draw(axes, title, by_title.get(title), limits[title])
             if row == 0:
-                axes.set_title(f"{path.parent.name}/{path.name}\n{title}", fontsize=9, loc="left")
+                axes.set_title(f"{'/'.join(path.parts[-3:])}\n{title}", fontsize=9, loc="left")
         _write_values(figure.add_subplot(grid[len(titles), column]), found)
     with write_atomically(out) as temporary:
         figure.savefig(temporary, format="png")
@@ -180,6 +180,7 @@ def _draw(axes: Any, title: str, curve: Curve | None, limits: tuple[float, float
         return
     axes.set_ylabel(curve.unit, fontsize=8)
     axes.plot(curve.time_s, curve.values, "o-" if curve.dots else "-", linewidth=0.8, markersize=2.5)
+    axes.set_xlabel("s", fontsize=7, loc="right", labelpad=-2)
 
 
 def _write_values(axes: Any, found: Measurement) -> None:
@@ -187,6 +188,12 @@ def _write_values(axes: Any, found: Measurement) -> None:
     lines = []
     for name, spec in CATALOGUE.items():
         value = found.features[name]
-        shown = f"{value:10.3f} {spec.unit}" if value is not None else f"      null {found.null_reasons[name]}"
+        shown = (
+            f"{value:10.3f} {spec.unit.split(':')[0]}"
+            if value is not None
+            else f"      null {found.null_reasons[name]}"
+        )
         lines.append(f"{name:20s} {shown}")
-    axes.text(0, 1, "\n".join(lines), family="monospace", fontsize=7.5, va="top", transform=axes.transAxes)
+    axes.text(
+        0, 1, "\n".join(lines), family="monospace", fontsize=7.5, va="top", transform=axes.transAxes, in_layout=False
+    )
