@@ -30,7 +30,7 @@ SETTINGS = ServeConfig(
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle; read only."""
-    return write_bundle(tmp_path_factory.mktemp("release"))
+    return write_bundle(tmp_path_factory.mktemp("release") / "bundle")
 
 
 @pytest.fixture(scope="session")

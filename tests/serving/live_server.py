@@ -6,64 +6,83 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
+import onnx
 import requests
-import torch
 import uvicorn
+from onnx import TensorProto, helper, numpy_helper
 
-from unmask.config import BundleConfig, ExtractConfig, ServeConfig, TrainConfig
+from unmask.config import ExtractConfig, ServeConfig, TrainConfig
 from unmask.data.sampleset.clips import Job, render
-from unmask.deployment.bundle_stage import run_bundle
-from unmask.detectors import Detector, build
-from unmask.detectors.storage import save_detector
+from unmask.deployment.bundle import (
+    ENSEMBLE,
+    EXTRACT,
+    FUSION,
+    MANIFEST,
+    REFERENCE,
+    FeatureRange,
+    FeatureReference,
+)
+from unmask.deployment.example import save_example
 from unmask.features.catalogue import EXTRACTOR_VERSION
 from unmask.schemas import (
-    FEATURES,
     DetectorInfo,
     EnsembleInfo,
     Estimate,
-    ExtractionInfo,
-    FeatureHealth,
     FusionInfo,
+    Manifest,
     OperatingPoint,
-    write_table,
+    Preprocessing,
+    sha256_file,
 )
 from unmask.serving.app import create_app
 from unmask.serving.services import Services
 
+SIDE = 64
 BLUR = "quality.blur"
 RATE = Estimate(value=0.1, low=0.01, high=0.4, n=10, method="Clopper-Pearson")
 UNKNOWN = Estimate(value=None, n=0)
 
 
-@lru_cache
-def detector(seed: int) -> Detector:
-    """Build a Meso4 with seeded weights whose normalisation has seen pictures."""
-    torch.manual_seed(seed)
-    made = build("meso4")
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        made.train()
-        made(torch.rand(4, 3, made.preprocessing.size_px, made.preprocessing.size_px))
-    return made.eval()
+def write_onnx(path: Path, seed: int, gain: float = 60.0) -> None:
+    """Write a small convolutional network with seeded weights: a real ONNX file, made without torch."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": rng.normal(0, 0.3, (8, 3, 5, 5)).astype(np.float32),
+        "v": (gain * rng.normal(0, 0.3, (8, 1))).astype(np.float32),
+        "b": np.zeros(1, np.float32),
+        "axes": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], kernel_shape=[5, 5], strides=[4, 4]),
+        helper.make_node("Tanh", ["c"], ["t"]),
+        helper.make_node("GlobalAveragePool", ["t"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "v", "b"], ["s"]),
+        helper.make_node("Squeeze", ["s", "axes"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
-def write_bundle(root: Path, seed: int = 0, threshold: float = 0.5) -> Path:
-    """Write a real bundle of two small detectors and a fusion that looks at one feature."""
-    names = ("meso4", "meso4:other")
-    trained = []
-    for index, name in enumerate(names):
-        folder = root / f"trained-{index}"
-        save_detector(folder, detector(seed + index), _detector_info(name, detector(seed + index)))
-        trained.append(folder)
+def write_bundle(folder: Path, seed: int = 0, threshold: float = 0.5) -> Path:
+    """Write a whole bundle of two small detectors and a fusion that looks at one feature."""
+    names = {"small": "small.onnx", "small:other": "small-other.onnx"}
+    preprocessing = Preprocessing(size_px=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    folder.mkdir(parents=True)
+    for index, (name, file) in enumerate(names.items()):
+        write_onnx(folder / file, seed + index)
+        _detector_info(name, preprocessing).save(folder / file.replace(".onnx", ".json"))
     EnsembleInfo(
         detectors=list(names),
         temperatures=[1.0, 1.0],
@@ -73,27 +92,39 @@ def write_bundle(root: Path, seed: int = 0, threshold: float = 0.5) -> Path:
         decision="set by hand",
         candidates={},
         agreement_threshold=0.5,
-    ).save(root / "ensemble" / "ensemble.json")
-    _fusion(threshold).save(root / "fusion" / "fusion.json")
-    _write_features(root / "features")
-    run_bundle(
-        trained=trained,
-        ensemble=root / "ensemble",
-        fusion=root / "fusion",
-        features=root / "features",
-        extract_config=ExtractConfig(crops_per_video=12, crop_size_px=128),
-        out=root / "bundle",
-        config=BundleConfig(),
-    )
-    return root / "bundle"
+    ).save(folder / ENSEMBLE)
+    _fusion(threshold).save(folder / FUSION)
+    usual = FeatureRange(n_real=12, n_fake=12, real=(1.0, 2.0, 3.0), fake=(1.0, 2.0, 3.0), low=0.5, high=3.5)
+    FeatureReference(splits=("train",), features={BLUR: usual}).save(folder / REFERENCE)
+    extract = ExtractConfig(crops_per_video=12, crop_size_px=128)
+    (folder / EXTRACT).write_text(extract.model_dump_json(), encoding="utf-8")
+    save_example(folder, names, dict.fromkeys(names, preprocessing))
+    seal(folder)
+    return folder
 
 
-def _detector_info(name: str, made: Detector) -> DetectorInfo:
+def seal(folder: Path) -> None:
+    """Write the manifest with the hashes of all other files."""
+    names = {"small": "small.onnx", "small:other": "small-other.onnx"}
+    preprocessing = Preprocessing(size_px=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    Manifest(
+        unmask_version="0.0.0",
+        detectors=list(names),
+        onnx=names,
+        preprocessing=dict.fromkeys(names, preprocessing),
+        parity=dict.fromkeys(names, 0.0),
+        files={path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST},
+        dataset_version="d" * 16,
+        extractor_version=EXTRACTOR_VERSION,
+    ).save(folder / MANIFEST)
+
+
+def _detector_info(name: str, preprocessing: Preprocessing) -> DetectorInfo:
     return DetectorInfo(
         name=name,
-        architecture="meso4",
-        n_parameters=made.n_parameters,
-        preprocessing=made.preprocessing,
+        architecture="small",
+        n_parameters=609,
+        preprocessing=preprocessing,
         aggregation="mean_logit",
         config=TrainConfig(eval_frames_per_video=4).model_dump(mode="json"),
         curve=[],
@@ -125,39 +156,6 @@ def _fusion(threshold: float) -> FusionInfo:
         used=True,
         decision="set by hand",
     )
-
-
-def _write_features(folder: Path) -> None:
-    n = 24
-    frame = pd.DataFrame(
-        {
-            "sample_id": [f"{index:016x}" for index in range(n)],
-            "label": [index % 2 for index in range(n)],
-            "group_id": [f"g{index}" for index in range(n)],
-            "split": "train",
-            "status": "ok",
-            "reason": None,
-            "n_frames_expected": 50,
-            "n_frames_decoded": 50,
-            "face_share": 1.0,
-            "n_crops": 12,
-            "extractor_version": EXTRACTOR_VERSION,
-            "null_reasons": [[] for _ in range(n)],
-            BLUR: np.linspace(1, 3, n),
-        }
-    )
-    write_table(folder / "features.parquet", frame, FEATURES)
-    health = FeatureHealth(name=BLUR, n=n, null_share=0, mean=None, std=None, low=None, high=None, level="ok")
-    ExtractionInfo(
-        extractor_version=EXTRACTOR_VERSION,
-        dataset_version="d" * 16,
-        n_ok=n,
-        n_failed=0,
-        n_reused=0,
-        failed={},
-        n_crops=12 * n,
-        health=[health],
-    ).save(folder / "extraction.json")
 
 
 def write_media(folder: Path) -> tuple[Path, Path]:

@@ -309,7 +309,7 @@ def test_state_routes(live: Live) -> None:
     assert requests.get(live.url + "/health", timeout=10).json()["status"] == "ok"
     assert requests.get(live.url + "/ready", timeout=10).json()["model_version"]
     model = requests.get(live.url + "/v1/model", timeout=10).json()["models"][0]
-    assert model["detectors"] == ["meso4", "meso4:other"]
+    assert model["detectors"] == ["small", "small:other"]
     assert model["features"] == ["quality.blur"]
     assert model["operating_point"]["false_positive_rate"]["n"] == 10
     figures = requests.get(live.url + "/metrics", timeout=10).text
