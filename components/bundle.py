@@ -2,7 +2,7 @@
 """Step `bundle`: all that scoring needs goes to one folder without torch."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
 from components.images import TRAINING
 
@@ -13,6 +13,9 @@ def bundle(
     ensemble: Input[Model],
     fusion: Input[Model],
     features: Input[Dataset],
+    dataset: Input[Dataset],
+    faces: Input[Dataset],
+    evaluation: Input[Artifact],
     upstream: str,
     config: str,
     bundle: Output[Model],
@@ -27,6 +30,9 @@ def bundle(
         ensemble: Ensemble.
         fusion: Fusion with its thresholds.
         features: Feature table.
+        dataset: Table of samples.
+        faces: Face crops, for the numeric check and for quantisation.
+        evaluation: Figures on test, which the bundle carries for those who read its verdicts.
         upstream: What the inputs were made from; only for the cache key, which leaves the bytes of artifacts out.
         config: Further settings as YAML.
         bundle: The folder that is registered and served.
@@ -44,6 +50,12 @@ def bundle(
             fusion.path,
             "--features",
             features.path,
+            "--dataset",
+            dataset.path,
+            "--faces",
+            faces.path,
+            "--evaluation",
+            evaluation.path,
             "--out",
             bundle.path,
             "--config-inline",

@@ -13,6 +13,7 @@ def promote(
     evaluation: Input[Artifact],
     dataset: Input[Dataset],
     features: Input[Dataset],
+    faces: Input[Dataset],
     detectors: Input[list[Model]],
     ensemble: Input[Model],
     fusion: Input[Model],
@@ -25,13 +26,14 @@ def promote(
     detectors_2: Input[list[Model]] = None,  # how kfp spells an optional input
     detectors_3: Input[list[Model]] = None,
 ) -> dsl.ContainerSpec:
-    """Log the run to MLflow, register the bundle, and give it its alias if the gate lets it pass.
+    """Log the run to MLflow, register the bundle, and give it the alias that the gate allows.
 
     Args:
         bundle: What is registered.
         evaluation: Figures on test.
         dataset: Table of samples.
         features: Feature table.
+        faces: Face crops, on which a champion that was tested on other samples is scored anew.
         detectors: Trained detectors; the command finds them through the executor input.
         ensemble: Ensemble.
         fusion: Fusion.
@@ -56,6 +58,8 @@ def promote(
             dataset.path,
             "--features",
             features.path,
+            "--faces",
+            faces.path,
             "--ensemble",
             ensemble.path,
             "--fusion",

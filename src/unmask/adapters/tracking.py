@@ -46,7 +46,16 @@ from unmask.adapters.tracking_history import (
 from unmask.adapters.tracking_lock import Lock, promotion_lock
 from unmask.config import PromoteConfig
 from unmask.deployment import mlflow_model_path
-from unmask.deployment.bundle import INPUT, MANIFEST, OUTPUT, file_problems, file_safe, read_manifest
+from unmask.deployment.bundle import (
+    INPUT,
+    MANIFEST,
+    OPTIMISATION,
+    OPTIMISATION_PAGE,
+    OUTPUT,
+    file_problems,
+    file_safe,
+    read_manifest,
+)
 from unmask.deployment.decision_document import headline, render_html, render_markdown
 from unmask.deployment.gate import GateResult, decide
 from unmask.deployment.paired import seen_samples
@@ -72,7 +81,6 @@ DECISION_PAGES = {"decision.md": render_markdown, "decision.html": render_html}
 MAX_COMPARISONS = 3
 # MLflow's page shows training runs and their charts first, instead of what it has for chat programs.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-OPTIMISATION_FILES = ("optimisation.json", "optimisation.html")
 MANIFEST_TAG = "unmask.manifest_sha256"
 EVALUATION_TAG = "unmask.evaluation_sha256"
 # Plain folders are left out: MLflow keeps that store only for reading old runs.
@@ -159,7 +167,7 @@ def run_promote(
         # Evidence first: an alias never points to a version without its decision.
         server.attach(registered, decision, folder)
         server.set_aliases(decision, config, lock)
-    return _outcome(decision, registered.is_new)
+    return _outcome(decision, registered.is_new, config)
 
 
 def check_aliases(config: PromoteConfig) -> None:
@@ -190,7 +198,7 @@ def save_decision(decision: PromotionDecision, folder: Path) -> None:
         (folder / name).write_text(render(decision), encoding="utf-8")
 
 
-def _outcome(decision: PromotionDecision, is_new: bool) -> StageOutcome:
+def _outcome(decision: PromotionDecision, is_new: bool, config: PromoteConfig) -> StageOutcome:
     how = "Registered" if is_new else "Already registered:"
     alias = f" with alias {decision.alias}" if decision.alias else " without alias"
     messages = [f"{how} {decision.model} version {decision.version}{alias}. {decision.summary}"]
@@ -199,7 +207,7 @@ def _outcome(decision: PromotionDecision, is_new: bool) -> StageOutcome:
         for criterion in decision.criteria
         if not criterion.passed
     ]
-    if decision.ready and decision.mode == "wait" and decision.champion != decision.version:
+    if decision.ready and decision.champion != decision.version and decision.alias != config.champion_alias:
         messages.append(
             f"To make it champion: unmask promote --version {decision.version}, or move the alias in MLflow."
         )
@@ -362,26 +370,30 @@ class Server:
         """
         model, alias = config.registered_model, config.champion_alias
         for _ in range(MAX_COMPARISONS):
-            champion, _ = reconcile(self.client, model, alias)
+            champion, moves = reconcile(self.client, model, alias)
+            was_champion = any(move.after == registered.version for move in moves)
             other = None
             if champion and champion != registered.version:
                 with self._left_by(model, champion) as left:
                     other = compare_with(left, release, faces)
             result = decide(release.evidence(other), config)
             if reconcile(self.client, model, alias)[0] == champion:
-                return self._decision(registered, result, config, champion)
+                return self._decision(registered, result, config, champion, was_champion)
         raise InputError(
             f"The alias {alias} of {model} was moved {MAX_COMPARISONS} times while a decision was made.",
             "Let one person or one pipeline decide at a time; then promote again.",
         )
 
     def _decision(
-        self, registered: Registered, result: GateResult, config: PromoteConfig, champion: str
+        self, registered: Registered, result: GateResult, config: PromoteConfig, champion: str, was_champion: bool
     ) -> PromotionDecision:
         alias = config.alias if result.sound else None
         summary = result.summary
         if champion == registered.version:
             alias, summary = config.champion_alias, f"Version {champion} is the champion already. {result.summary}"
+        elif result.ready and config.mode == "automatic" and was_champion:
+            # A pipeline that runs again must not undo a rollback.
+            summary += " It was champion before and was replaced, so only a person makes it champion again."
         elif result.ready and config.mode == "automatic":
             alias = config.champion_alias
         return PromotionDecision(
@@ -544,7 +556,7 @@ class Server:
         )
         self.client.log_artifact(run_id, str(release.dataset_folder / "dataset.json"))
         self.client.log_artifact(run_id, str(release.bundle_folder / MANIFEST))
-        for name in OPTIMISATION_FILES:
+        for name in (OPTIMISATION, OPTIMISATION_PAGE):
             if (release.bundle_folder / name).is_file():
                 self.client.log_artifact(run_id, str(release.bundle_folder / name))
         self._log_evaluation(run_id, release)

@@ -13,7 +13,16 @@ import pandas as pd
 
 import unmask
 from unmask.config import ExtractConfig, PromoteConfig
-from unmask.deployment.bundle import EXTRACT, FUSION, MANIFEST, file_problems, file_safe, read_checked, read_manifest
+from unmask.deployment.bundle import (
+    EXTRACT,
+    FUSION,
+    MANIFEST,
+    TEST_SCORES_FILE,
+    file_problems,
+    file_safe,
+    read_checked,
+    read_manifest,
+)
 from unmask.deployment.gate import Champion, Evidence
 from unmask.deployment.paired import leaks, own_scores, read_samples
 from unmask.errors import ContractError
@@ -34,7 +43,6 @@ from unmask.schemas import (
 
 MAX_PARAMETER_LENGTH = 500
 EVALUATION_FILES = ("report.html", "summary.md", "metrics.json", "robustness.parquet")
-OWN_SCORES = "test_scores.parquet"
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,8 @@ def read_release(
 
 def _scores(bundle: Path, fusion: Path, samples: pd.DataFrame | None) -> pd.DataFrame | None:
     """Read the test scores of what the bundle holds: its own where it was optimised, else those of fusion."""
-    if (bundle / OWN_SCORES).is_file():
-        own: pd.DataFrame = read_table(bundle / OWN_SCORES, TEST_SCORES).to_pandas()
+    if (bundle / TEST_SCORES_FILE).is_file():
+        own: pd.DataFrame = read_table(bundle / TEST_SCORES_FILE, TEST_SCORES).to_pandas()
         return own
     if samples is None or not (fusion / "scores.parquet").is_file():
         return None

@@ -22,6 +22,7 @@ from unmask.cli.options import (
     named_sources,
     opened,
     out_option,
+    source_option,
     stage,
     store_option,
     trained_option,
@@ -33,26 +34,34 @@ from unmask.schemas import StageOutcome
 
 
 @cli.command()
-@click.option(
-    "--source",
-    "sources",
-    multiple=True,
-    required=True,
-    metavar="[NAME=]FOLDER",
-    help="Folder with real/ and fake/ below it; may be given several times.",
-)
+@source_option
 @out_option
 @store_option
+@click.option(
+    "--media-store",
+    default="",
+    metavar="FOLDER|s3://…",
+    help="Keeps each usable file once, under its hash; the table then refers to it.  [default: storage.media]",
+)
 @stage
-def ingest(sources: Sequence[str], out: Path, store: str, config: UnmaskConfig) -> StageOutcome:
+def ingest(sources: Sequence[str], out: Path, store: str, media_store: str, config: UnmaskConfig) -> StageOutcome:
     """Find, check and split media: folders of files become a table of samples.
 
     Every file is probed; what cannot be used becomes a row with a reason. Files that share a source video or an
     identity stay in one split, so that no later figure rests on a leak.
     """
+    from unmask.adapters.object_store import open_media
     from unmask.data.ingest_stage import run_ingest
 
-    return run_ingest(named_sources(sources), out, config.ingest, config.seed, opened(store, config))
+    return run_ingest(
+        named_sources(sources, config, store),
+        out,
+        config.ingest,
+        config.seed,
+        opened(store, config),
+        media=open_media(config.storage),
+        media_store=opened(media_store or config.storage.media, config),
+    )
 
 
 @cli.command()
@@ -168,6 +177,7 @@ def fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: Unmas
 @ensemble_option
 @fusion_option
 @out_option
+@click.option("--cross", type=FOLDER, help="Folder that `cross-dataset` wrote, to show its matrix in the report.")
 @click.option("--out-report", type=FILE, help="Also copy report.html to this path.")
 @click.option("--out-summary", type=FILE, help="Also copy summary.md to this path.")
 @stage
@@ -191,13 +201,21 @@ def evaluate(
 @ensemble_option
 @fusion_option
 @features_option
+@click.option("--dataset", type=FOLDER, help="Folder that `ingest` wrote; needed to make detectors smaller.")
+@click.option("--faces", type=FOLDER, help="Face crops that `extract` wrote; needed to make detectors smaller.")
+@click.option("--evaluation", type=FOLDER, help="Folder that `evaluate` wrote: how reliable it is travels along.")
 @out_option
 @stage
-def bundle(out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
-    """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds; no torch."""
-    from unmask.deployment.bundle_stage import run_bundle
+def bundle(dataset: Path | None, out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
+    """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds; no torch.
 
-    return run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle)
+    With bundle.quantise or bundle.prune, detectors are made smaller, if they lose little by it.
+    """
+    from unmask.deployment.bundle_stage import run_bundle
+    from unmask.deployment.optimise import Recalibration
+
+    anew = Recalibration(dataset, inputs["features"], config.ensemble, config.fusion, config.seed) if dataset else None
+    return run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle, recalibration=anew)
 
 
 def _given(required: Mapping[str, Path | None]) -> dict[str, Path]:
@@ -244,4 +262,10 @@ def promote(
     from unmask.adapters.tracking import run_promote
 
     uri = tracking_uri or local_tracking_uri(DEFAULT_WORK)
-    return run_promote(**_given(folders), trained=trained, faces=faces, tracking_uri=uri, config=config.promote)
+    outcome = run_promote(**_given(folders), trained=trained, faces=faces, tracking_uri=uri, config=config.promote)
+    dataset, features, out = folders["dataset"], folders["features"], folders["out"]
+    if dataset and features and out:
+        from unmask.adapters.reference import attach_reference
+
+        attach_reference(out, dataset, features)
+    return outcome

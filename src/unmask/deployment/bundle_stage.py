@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,18 +18,25 @@ from unmask.deployment.bundle import (
     EXTRACT,
     FUSION,
     MANIFEST,
+    OPTIMISATION,
+    OPTIMISATION_PAGE,
     REFERENCE,
+    TEST_SCORES_FILE,
     detector_document,
     feature_reference,
     file_safe,
 )
+from unmask.deployment.evidence import EVIDENCE, save_evidence
 from unmask.deployment.example import EXAMPLE, save_example
+from unmask.deployment.optimisation_page import render
+from unmask.deployment.optimise import Before, OptimisationInfo, Optimised, Recalibration, optimise, wanted
 from unmask.ensemble.apply import calibrated_logits
 from unmask.errors import InputError
 from unmask.media.preprocessing import decode_crop
 from unmask.schemas import (
     FACES,
     FEATURES,
+    TEST_SCORES,
     DetectorInfo,
     EnsembleInfo,
     ExtractionInfo,
@@ -40,6 +48,7 @@ from unmask.schemas import (
     read_table,
     sha256_file,
     write_atomically,
+    write_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,6 +66,8 @@ def run_bundle(
     out: Path,
     config: BundleConfig,
     faces: Path | None = None,
+    evaluation: Path | None = None,
+    recalibration: Recalibration | None = None,
 ) -> StageOutcome:
     """Write a bundle.
 
@@ -67,14 +78,18 @@ def run_bundle(
         features: Folder with ``features.parquet`` and ``extraction.json``.
         extract_config: The settings that the features were measured with; scoring uses the same.
         out: The folder to write.
-        config: The tolerance of the numeric check.
-        faces: Face crops that `unmask extract` wrote; when given, the numeric check uses some of them too.
+        config: The tolerance of the numeric check, and what to make smaller.
+        faces: Face crops that `unmask extract` wrote; when given, the numeric check uses some of them too. Making
+            detectors smaller needs them.
+        evaluation: Folder that `unmask evaluate` wrote; when given, the bundle carries how reliable it was on test.
+        recalibration: What fitting ensemble and fusion anew needs, if detectors are to be made smaller.
 
     Returns:
         Sizes and the largest difference of probability between torch and ONNX.
 
     Raises:
-        InputError: The parts do not belong together, or an export does not answer like torch.
+        InputError: The parts do not belong together, an export does not answer like torch, or what making detectors
+            smaller needs was not given.
         ContractError: A document or table breaks its schema.
     """
     ensemble_info = EnsembleInfo.load(ensemble / "ensemble.json")
@@ -92,8 +107,16 @@ def run_bundle(
         }
         for name, info in infos.items():
             info.save(folder / detector_document(onnx_names[name]))
+        optimised = None
+        if wanted(config):
+            before = Before(ensemble, fusion)
+            optimised = _optimise(folder, onnx_names, folders, faces, before, config, recalibration)
+        if optimised is not None:
+            ensemble_info, fusion_info = optimised.ensemble, optimised.fusion
         ensemble_info.save(folder / ENSEMBLE)
         fusion_info.save(folder / FUSION)
+        if evaluation is not None:
+            save_evidence(evaluation, folder, optimised=optimised is not None)
         _save_reference(features, [health.name for health in extraction.health], folder)
         with write_atomically(folder / EXTRACT) as temporary:
             temporary.write_text(extract_config.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -138,7 +161,7 @@ def _check_same_origin(infos: Mapping[str, DetectorInfo], extraction: Extraction
 
 def _file_names(detectors: Sequence[str]) -> dict[str, str]:
     names = {name: f"{file_safe(name)}.onnx" for name in detectors}
-    taken = {ENSEMBLE, FUSION, EXTRACT, REFERENCE, EXAMPLE, MANIFEST}
+    taken = {ENSEMBLE, FUSION, EXTRACT, REFERENCE, EXAMPLE, EVIDENCE, OPTIMISATION, MANIFEST}
     documents = [detector_document(name) for name in names.values()]
     if len(set(names.values())) < len(names) or taken & set(documents):
         raise InputError(
@@ -165,6 +188,37 @@ def _export(
         temporary.write_bytes(content)
     logger.info("bundle: %s, %.1f MB, differs from torch by %.1e", path.name, len(content) / 1e6, difference)
     return difference
+
+
+def _optimise(
+    folder: Path,
+    onnx_names: Mapping[str, str],
+    trained: Mapping[str, Path],
+    faces: Path | None,
+    before: Before,
+    config: BundleConfig,
+    recalibration: Recalibration | None,
+) -> Optimised | None:
+    """Replace the exported detectors by smaller forms that are good enough, and write down what was tried."""
+    if faces is None or recalibration is None:
+        raise InputError(
+            "Making detectors smaller needs the face crops and the data set.",
+            "Give --faces and --dataset, or set bundle.quantise to none and bundle.prune to 0.",
+        )
+    onnx = {name: (folder / file).read_bytes() for name, file in onnx_names.items()}
+    with tempfile.TemporaryDirectory(prefix="unmask-") as work:
+        kept, tried = optimise(onnx, trained, faces, before, Path(work), config, recalibration)
+    info = kept.info if kept else OptimisationInfo(max_auc_loss=config.max_auc_loss, rows=tried)
+    info.save(folder / OPTIMISATION)
+    with write_atomically(folder / OPTIMISATION_PAGE) as temporary:
+        temporary.write_text(render(info), encoding="utf-8")
+    if kept is not None:
+        for name, content in kept.onnx.items():
+            with write_atomically(folder / onnx_names[name]) as temporary:
+                temporary.write_bytes(content)
+        # Those of the 32-bit detectors no longer describe what is served.
+        write_table(folder / TEST_SCORES_FILE, kept.scores, TEST_SCORES)
+    return kept
 
 
 def _calibrated(ensemble: EnsembleInfo, name: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,8 +45,7 @@ def headline(decision: PromotionDecision) -> str:
     if decision.alias is None:
         return f"{subject}: refused"
     if decision.ready:
-        # In automatic mode a version that is ready has got the champion's alias.
-        return f"{subject}: became champion" if decision.mode == "automatic" else f"{subject}: may become champion"
+        return f"{subject}: may become champion"
     return f"{subject}: on trial, must not replace the champion" if decision.champion else f"{subject}: on trial only"
 
 

@@ -124,7 +124,7 @@ class CropScorer:
         logit, probability, _ = apply_ensemble(self.ensemble, np.stack(rows))
         if features is not None:
             try:
-                probability = apply_fusion(self.fusion, logit, _feature_columns(features, ids))
+                probability = apply_fusion(self.fusion, logit, feature_columns(features, ids))
             except ValueError as error:
                 raise InputError(
                     f"The features in {features} do not suit the bundle: {error}.", "Extract them anew."
@@ -216,7 +216,19 @@ def _image(row: Any, damage: Damage | None) -> Image:
     return image if damage is None else damage(image, key)
 
 
-def _feature_columns(features: Path, ids: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:
+def feature_columns(features: Path, ids: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:
+    """Read the features of some samples.
+
+    Args:
+        features: Folder with ``features.parquet``.
+        ids: Samples.
+
+    Returns:
+        Feature to values ``(N,)`` in the order of ``ids``, NaN where not measured.
+
+    Raises:
+        ContractError: The table is missing or broken.
+    """
     frame = read_table(features / "features.parquet", FEATURES).to_pandas().set_index("sample_id").reindex(ids)
     named = [name for name in frame.columns if "." in str(name)]
     return {str(name): frame[name].to_numpy(np.float64, na_value=np.nan) for name in named}

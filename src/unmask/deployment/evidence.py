@@ -1,0 +1,68 @@
+"""``evidence.json`` of a bundle: how reliable it was on test, for those who read its verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unmask.schemas import Document, Estimate, EvaluationInfo, OperatingPoint
+
+EVIDENCE = "evidence.json"
+FIGURES = ("roc_auc", "accuracy", "recall", "precision", "brier", "ece", "ece_if_calibrated")
+
+
+class EvidenceInfo(Document):
+    """How good the system was on the test split.
+
+    Attributes:
+        dataset_version: Of the data.
+        system: The system whose verdicts are given.
+        figures: Figure to estimate over all of test, with its interval.
+        slices: ``source=…``, ``manipulation=…`` or ``compression=…`` to figure to estimate.
+        operating_point: The threshold of verdicts, with rates as measured on test.
+        n_scored: Test samples with a score.
+        n_unscored: Reason to test samples without one.
+        warnings: Sentences for the reader.
+        optimised: Whether detectors were changed after these figures were measured; ``optimisation.json`` has the
+            figures of what is served.
+    """
+
+    dataset_version: str
+    system: str
+    figures: dict[str, Estimate]
+    slices: dict[str, dict[str, Estimate]]
+    operating_point: OperatingPoint
+    n_scored: int
+    n_unscored: dict[str, int]
+    warnings: list[str]
+    optimised: bool = False
+
+
+def save_evidence(evaluation: Path, folder: Path, *, optimised: bool) -> EvidenceInfo:
+    """Write the evidence of a bundle.
+
+    Args:
+        evaluation: Folder that `unmask evaluate` wrote.
+        folder: Of the bundle.
+        optimised: Whether detectors were changed since.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ContractError: ``metrics.json`` is missing or broken.
+    """
+    info = EvaluationInfo.load(evaluation / "metrics.json")
+    figures = info.video.get(info.headline, {})
+    evidence = EvidenceInfo(
+        dataset_version=info.dataset_version,
+        system=info.headline,
+        figures={name: figures[name] for name in FIGURES if name in figures},
+        slices=info.slices,
+        operating_point=info.operating_point,
+        n_scored=info.n_scored,
+        n_unscored=info.n_unscored,
+        warnings=info.warnings,
+        optimised=optimised,
+    )
+    evidence.save(folder / EVIDENCE)
+    return evidence
