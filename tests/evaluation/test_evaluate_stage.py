@@ -18,6 +18,7 @@ from stage_folders import QUICK, Folders
 from unmask.config import EvaluateConfig
 from unmask.ensemble.apply import sigmoid
 from unmask.errors import ContractError, InputError
+from unmask.evaluation.figures import unresolved
 from unmask.evaluation.perturbations import perturb
 from unmask.evaluation.robustness import choose_samples
 from unmask.media.preprocessing import decode_crop
@@ -76,6 +77,7 @@ def test_figures_equal_scikit_learn(folders: Folders, info: EvaluationInfo, syst
         "pr_auc": reference.average_precision_score(y, p),
         "eer": crossing,
         "tpr_at_fpr05": tpr[fpr <= 0.05].max(),
+        "tpr_at_fpr01": tpr[fpr <= 0.01].max(),
         "accuracy": reference.accuracy_score(y, called),
         "precision": reference.precision_score(y, called),
         "recall": reference.recall_score(y, called),
@@ -92,13 +94,65 @@ def test_figures_equal_scikit_learn(folders: Folders, info: EvaluationInfo, syst
 
 
 def test_frame_figures_equal_scikit_learn(folders: Folders, info: EvaluationInfo) -> None:
-    for detector, found in info.frame.items():
+    for detector in ("meso4", "meso4-b"):
+        found = info.frame[detector]
         rows = frame_rows(folders, detector)
         p = sigmoid(rows["logit"] / temperature(folders, detector))
         assert found["roc_auc"].value == pytest.approx(reference.roc_auc_score(rows["label"].astype(int), p))
         assert found["nll"].value == pytest.approx(reference.log_loss(rows["label"].astype(int), p))
         assert found["roc_auc"].n == len(rows) == 46
-    assert set(info.frame) == {"meso4", "meso4-b"}
+    assert set(info.frame) == {"meso4", "meso4-b", "ensemble"}
+
+
+def test_the_ensemble_is_applied_frame_by_frame(folders: Folders, info: EvaluationInfo) -> None:
+    """With equal weights it is the mean of the calibrated logits."""
+    keys = ["sample_id", "face_index", "frame_index"]
+    calibrated = [
+        frame_rows(folders, name).set_index(keys)["logit"] / temperature(folders, name) for name in folders.detectors
+    ]
+    combined = sigmoid((calibrated[0] + calibrated[1]) / 2 / 1.1)
+    labels = frame_rows(folders, "meso4").set_index(keys)["label"].astype(int)
+    assert info.frame["ensemble"]["brier"].value == pytest.approx(reference.brier_score_loss(labels, combined))
+    assert info.frame["ensemble"]["roc_auc"].value == pytest.approx(reference.roc_auc_score(labels, combined))
+
+
+def test_every_system_is_measured_on_every_part(folders: Folders, info: EvaluationInfo) -> None:
+    samples = read_table(folders.dataset / "samples.parquet", SAMPLES).to_pandas().set_index("sample_id")
+    assert set(info.parts) == {"fusion", "ensemble", "meso4", "meso4-b"}
+    assert info.parts["fusion"] == info.slices
+    threshold = info.operating_point.threshold
+    for system, parts in info.parts.items():
+        rows = test_rows(folders, system).set_index("sample_id").join(samples[["source", "compression"]])
+        for column in ("source", "compression"):
+            for value, part in rows.groupby(column):
+                y, p, found = part["label"].astype(int), part["probability"], parts[f"{column}={value}"]
+                assert found["pr_auc"].value == pytest.approx(reference.average_precision_score(y, p))
+                assert found["f1"].value == pytest.approx(reference.f1_score(y, p >= threshold))
+                assert found["nll"].value == pytest.approx(reference.log_loss(y, p))
+                assert found["tpr"].value == found["recall"].value
+                assert set(info.video[system]) < set(found)
+
+
+def test_what_so_few_reals_cannot_show_is_said(info: EvaluationInfo) -> None:
+    assert "8 reals cannot show that the false alarm rate is at most 1%; 299" in info.unresolved["tpr_at_fpr01"]
+    assert "59 without" in info.unresolved["tpr_at_fpr05"]
+    # The counts are the fewest for which no alarm at all excludes a higher rate, one-sided at 95 %.
+    assert unresolved(299) == {}
+    assert set(unresolved(298)) == {"tpr_at_fpr01"}
+    assert stats.binomtest(0, 299, 0.01, "less").pvalue <= 0.05 < stats.binomtest(0, 298, 0.01, "less").pvalue
+    assert stats.binomtest(0, 59, 0.05, "less").pvalue <= 0.05 < stats.binomtest(0, 58, 0.05, "less").pvalue
+
+
+def test_unscored_samples_are_counted_and_bound_the_figures(folders: Folders, info: EvaluationInfo) -> None:
+    assert info.unscored == dict.fromkeys(("fusion", "ensemble", "meso4", "meso4-b"), 1)
+    assert "in no figure" in info.unscored_policy
+    (tn, fp), (fn, tp) = info.confusion
+    worst = info.if_unscored_were_wrong["fusion"]
+    # The one without a face is a fake.
+    assert worst["tpr"].value == pytest.approx(tp / (fn + tp + 1))
+    assert worst["fpr"].value == pytest.approx(fp / (tn + fp))
+    assert worst["accuracy"].value == pytest.approx((tn + tp) / 24)
+    assert worst["tpr"].value < info.operating_point.tpr.value
 
 
 def test_every_figure_has_an_interval_around_it_and_n(info: EvaluationInfo) -> None:
@@ -253,8 +307,12 @@ def test_robustness_of_undamaged_crops_is_that_of_the_stored_scores(
     rows = table.loc[table["metric"] == "roc_auc"].set_index(["system", "perturbation", "severity"])["value"]
     for system in ("meso4", "meso4-b", "ensemble"):
         assert rows[system, "clean", 0] == pytest.approx(info.video[system]["roc_auc"].value, abs=1e-6)
-    assert set(table["perturbation"]) == {"clean", "jpeg", "gaussian_blur"}
-    assert set(table["severity"]) == {0, 1, 5}
+    damages = table.loc[table["crafted_on"].isna()]
+    assert set(damages["perturbation"]) == {"clean", "jpeg", "gaussian_blur"}
+    assert set(damages["severity"]) == {0, 1, 5}
+    changes = table.loc[table["metric"] == "roc_auc_change"].set_index(["system", "perturbation", "severity"])["value"]
+    assert changes["meso4", "jpeg", 5] == pytest.approx(rows["meso4", "jpeg", 5] - rows["meso4", "clean", 0])
+    assert changes["meso4", "clean", 0] == 0
     defined = table.dropna(subset=["low"])
     assert ((defined["low"] <= defined["value"]) & (defined["value"] <= defined["high"])).all()
     assert not any("cannot be reproduced" in warning for warning in info.warnings)

@@ -136,6 +136,17 @@ def test_expected_calibration_error_of_perfect_probabilities() -> None:
     assert expected_calibration_error(1 - labels, p) > perfect.high
 
 
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_expected_calibration_error_is_drawn_as_it_is_measured(decimals: int) -> None:
+    """The quick way with bins that are made once, against the plain figure of each draw."""
+    p = np.random.default_rng(2).random(137).round(decimals)
+    quick = calibration_error_if_perfect(p, rng=np.random.default_rng(1), draws=40)
+    rng = np.random.default_rng(1)
+    plain = [expected_calibration_error((rng.random(137) < p).astype(int), p) for _ in range(40)]
+    assert quick.value == pytest.approx(np.mean(plain), abs=1e-12)
+    assert (quick.low, quick.high) == pytest.approx(np.percentile(plain, [2.5, 97.5]), abs=1e-12)
+
+
 def test_interval_by_hand() -> None:
     """Logit, bootstrap standard error times √(G / (G - 1)), and the t quantile of G - 1."""
     y, s, g = _clustered(6, 8)

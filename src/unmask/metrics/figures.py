@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from unmask.metrics.curves import FloatArray, SortedScores, WeightedScores, ratio, single
+from unmask.metrics.curves import FloatArray, IntArray, SortedScores, WeightedScores, ratio, single
 
 Metric = Callable[[Any, Any], float | None]
 WeightedMetric = Callable[[WeightedScores], FloatArray]
@@ -200,6 +200,25 @@ def _expected_calibration_error(scores: WeightedScores, *, bins: int = 15) -> Fl
     flat = (np.arange(len(total))[:, None] * bins + place).ravel()
     per_bin = np.bincount(flat, weights=gap.ravel(), minlength=len(total) * bins).reshape(-1, bins)
     return ratio(np.abs(per_bin).sum(axis=1), total)
+
+
+def calibration_bins(probabilities: npt.ArrayLike, bins: int) -> tuple[IntArray, IntArray]:
+    """Cut probabilities into the bins of `expected_calibration_error`, which do not depend on the labels.
+
+    Args:
+        probabilities: ``(N,)``, N at least 1.
+        bins: Number of bins.
+
+    Returns:
+        ``(N,)`` positions, highest probability first, and ``(K,)`` where each of the K bins that hold anything begins.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    order = np.argsort(-p, kind="stable")
+    begins = np.flatnonzero(np.diff(p[order], prepend=np.inf) != 0)
+    mass = np.diff(begins, append=len(p))
+    middle = np.cumsum(mass) - 0.5 * mass
+    place = np.clip(np.floor(middle / len(p) * bins), 0, bins - 1)
+    return order, begins[np.flatnonzero(np.diff(place, prepend=-1.0) != 0)]
 
 
 def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
