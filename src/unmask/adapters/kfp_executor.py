@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -70,6 +71,23 @@ class ExecutorIO:
             known = ", ".join(sorted(inputs)) or "none"
             raise InputError(f"The step has no input artifact {name!r}.", f"Its input artifacts are: {known}.")
         return [_local_path(artifact) for artifact in inputs[name].get("artifacts", [])]
+
+    def numbered_input_paths(self, name: str) -> list[Path]:
+        """Find where the artifacts of an input and of its numbered brothers lie.
+
+        Args:
+            name: Name of the input; ``name_2``, ``name_3`` … are read as well if the step was given them.
+
+        Returns:
+            One path an artifact, those of ``name`` first.
+
+        Raises:
+            InputError: The step has none of these inputs.
+        """
+        given = self._input.get("inputs", {}).get("artifacts", {})
+        brothers = [key for key in sorted(given) if re.fullmatch(rf"{re.escape(name)}_\d+", key)]
+        own = [name] if name in given or not brothers else []
+        return [path for key in (*own, *brothers) for path in self.input_paths(key)]
 
     def finish(self, outcome: StageOutcome, parameters: Mapping[str, str] = MappingProxyType({})) -> None:
         """Tell KFP what the step did; call it once, after success.

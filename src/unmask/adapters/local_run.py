@@ -15,7 +15,7 @@ import yaml
 from unmask.config import UnmaskConfig
 from unmask.data.sources import Source
 from unmask.objects import FolderStore, ObjectStore
-from unmask.schemas import EvaluationInfo, PromotionDecision
+from unmask.schemas import EvaluationInfo, PromotionDecision, RetrainingDecision
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,51 @@ def run_on_this_machine(
     latest = {name: result.outputs[name] for name in ("evaluation", "bundle", "decision")}
     _link_latest(work / "latest", latest)
     return _summary(work, latest, time.monotonic() - begin)
+
+
+def retrain_on_this_machine(sources: Sequence[Source], work: Path, config: UnmaskConfig, force: bool = False) -> str:
+    """Run the retraining pipeline and say what came out.
+
+    Args:
+        sources: Data sets.
+        work: Folder for everything written; that of `unmask run`, so that its detector is what data are compared with.
+        config: The resolved configuration.
+        force: Train whatever the data say.
+
+    Returns:
+        Text for the user.
+
+    Raises:
+        UnmaskError: A step failed; the message about it has been sent.
+    """
+    from unmask.adapters.local_runner import run_retraining
+
+    begin = time.monotonic()
+    work = work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    config = _shared_cores(config)
+    result = run_retraining(
+        {
+            "sources": [f"{source.name}={source.files.uri}" for source in sources],
+            "detectors": list(config.detectors),
+            "epochs": config.train.epochs,
+            "registered_model": config.promote.registered_model,
+            "seed": config.seed,
+            "store": str(work / "store"),
+            "tracking_uri": f"sqlite:///{work / 'mlflow.db'}",
+            "force": force,
+            "need_gpu": False,
+            "config": yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        },
+        work,
+    )
+    decided = RetrainingDecision.load(result.outputs["decide-retraining/decision"] / "retraining.json")
+    if not decided.retrain:
+        return f"Nothing was trained. {decided.reason}"
+    made = {name: "promote/decision" if name == "decision" else name for name in ("evaluation", "bundle", "decision")}
+    latest = {name: result.outputs[key] for name, key in made.items()}
+    _link_latest(work / "latest", latest)
+    return f"Trained, because: {decided.reason}\n{_summary(work, latest, time.monotonic() - begin)}"
 
 
 def _shared_cores(config: UnmaskConfig) -> UnmaskConfig:

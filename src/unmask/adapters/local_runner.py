@@ -151,6 +151,25 @@ def run_training(arguments: Mapping[str, object], work_dir: Path, runner: Runner
     return run_compiled(committed_pipeline("training"), with_settings(arguments), work_dir, runner, read_only=folders)
 
 
+def run_retraining(arguments: Mapping[str, object], work_dir: Path) -> RunResult:
+    """Run the retraining pipeline on this machine; see `run_training`.
+
+    Steps that the decision leaves out are missing in the result. A failed step does not keep the message about it
+    from being sent.
+
+    Args:
+        arguments: Parameters of the pipeline.
+        work_dir: Folder for runs, cache and logs.
+
+    Returns:
+        Where the artifacts lie.
+    """
+    given = with_settings(arguments)
+    for name in ("target_fpr", "operating_point"):  # this pipeline reads them from ``config`` alone
+        given.pop(name, None)
+    return run_compiled(committed_pipeline("retraining"), given, work_dir)
+
+
 def with_settings(arguments: Mapping[str, object]) -> dict[str, object]:
     """Fill the pipeline parameters that are settings, too, from the configuration.
 
@@ -208,7 +227,7 @@ def run_compiled(
             steps: _Steps = _ContainerSteps(work_dir, read_only, images)
         else:
             steps = _HostSteps()
-        run = _Run(steps, work_dir)
+        run = _Run(steps, work_dir, _has_exit_task(spec))
         with _signals(run.stop), _patched_kfp(run, runner, work_dir):
             run.execute(component, dict(arguments))
     return RunResult(_named(run.outputs), time.monotonic() - begin, dict(run.cached))
@@ -460,6 +479,7 @@ class _Run:
 
     steps: _Steps
     work_dir: Path
+    has_exit_task: bool = False
     outputs: dict[str, dict[str, Path]] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     failure: StepError | None = None
@@ -491,7 +511,20 @@ class _Run:
         self.steps.stop()
 
     def start_step(self, original: Callable[..., Any], **given: Any) -> Any:
-        """Stand in for kfp's `execute_single_task`: name the step, time it, note its outputs."""
+        """Stand in for kfp's `execute_single_task`; with an exit task, a failure is not the end of the walk."""
+        if not self.has_exit_task:
+            return self._walk_step(original, **given)
+        from kfp.local import status
+
+        if _is_exit_task(given["task_spec"]) and self.stopped_by is None:
+            self.steps.stopping = False
+        try:
+            return self._walk_step(original, **given)
+        except RuntimeError:
+            return {}, status.Status.FAILURE
+
+    def _walk_step(self, original: Callable[..., Any], **given: Any) -> Any:
+        """Name a step, time it, note its outputs."""
         label = _label(given["task_name"], given["task_spec"], given["io_store"])
         self._here.label, self._here.ran = label, False
         self._here.environment = SIDE_BY_SIDE if label != given["task_name"] else {}
@@ -646,6 +679,17 @@ def _load(compiled: Path) -> tuple[Any, dict[str, Any]]:
 
     text = compiled.read_text(encoding="utf-8")
     return components.load_component_from_text(text), next(yaml.safe_load_all(text))
+
+
+def _has_exit_task(spec: Mapping[str, Any]) -> bool:
+    """Say whether a pipeline has a task that runs whatever happened."""
+    tasks = spec["root"]["dag"]["tasks"].values()
+    inputs = [entry for task in tasks for entry in task.get("inputs", {}).get("parameters", {}).values()]
+    return any("taskFinalStatus" in entry for entry in inputs)
+
+
+def _is_exit_task(task_spec: Any) -> bool:
+    return any(entry.HasField("task_final_status") for entry in task_spec.inputs.parameters.values())
 
 
 def _hash_of_code() -> str:

@@ -1,6 +1,6 @@
 """The `unmask` command; the modules below add its subcommands."""
 
-from unmask.cli import analysis, data, features, local, pipeline, registry, serving, stages, training
+from unmask.cli import analysis, data, features, local, pipeline, registry, retraining, serving, stages, training
 from unmask.cli.root import cli, main
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "main",
     "pipeline",
     "registry",
+    "retraining",
     "serving",
     "stages",
     "training",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unmask.cli.root import DEFAULT_WORK
 from unmask.config import UnmaskConfig, load_config
 from unmask.errors import InputError
-from unmask.objects import FolderStore, ObjectStore
+from unmask.objects import ObjectStore
 from unmask.schemas import StageOutcome
 
 if TYPE_CHECKING:  # importing it costs the time of opening the video library
@@ -43,7 +44,7 @@ def stage(function: Command) -> Command:
         config = load_config(config_file, overrides, config_inline)
         task = ExecutorIO.from_json(executor_input) if executor_input else None
         if task is not None and "trained" in options:
-            options["trained"] = (*options["trained"], *task.input_paths("detectors"))
+            options["trained"] = (*options["trained"], *task.numbered_input_paths("detectors"))
         for name in ("shard_faces", "shard_features"):
             if task is not None and name in options:
                 options[name] = (*options[name], *task.input_paths(name))
@@ -62,9 +63,12 @@ def stage(function: Command) -> Command:
 
 def _output_parameters(options: dict[str, Any]) -> dict[str, str]:
     """Read the small values that later KFP steps take as parameters."""
-    from unmask.schemas import DatasetInfo
+    from unmask.schemas import DatasetInfo, RetrainingDecision
 
     out = options.get("out")
+    if out is not None and (out / "retraining.json").is_file():
+        # One plain word: kfp's local evaluation of conditions stumbles over quotes and spaces.
+        return {"retrain": "yes" if RetrainingDecision.load(out / "retraining.json").retrain else "no"}
     if out is not None and (out / "samples.parquet").is_file():
         return {"dataset_version": DatasetInfo.load(out / "dataset.json").version}
     return {}
@@ -84,6 +88,14 @@ fusion_option = folder_option("fusion", "Folder that `fuse` wrote.")
 trained_option = click.option(
     "--trained", multiple=True, type=FOLDER, help="Folder that `train` wrote; once for each detector."
 )
+source_option = click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]PLACE",
+    help="A folder, s3://bucket/prefix, https://host/set.zip#sha256=…, kaggle:owner/dataset or faceforensics:c23; may "
+    "be given several times. See `unmask sources`.",
+)
 store_option = click.option(
     "--store",
     default="",
@@ -92,29 +104,23 @@ store_option = click.option(
 )
 
 
-def named_sources(texts: Sequence[str]) -> list[Source]:
-    """Read sources; Kubeflow hands over a whole list as one JSON text."""
+def named_sources(texts: Sequence[str], config: UnmaskConfig, store: str) -> list[Source]:
+    """Open sources; what lies elsewhere is fetched first. Kubeflow hands over a whole list as one JSON text.
+
+    Args:
+        texts: As the user wrote them.
+        config: Of object stores and downloads.
+        store: What --store names; fetched sources are kept below it if it is a folder.
+    """
+    from unmask.adapters.sources import open_sources
+    from unmask.data.addresses import parse_source
+
     listed: list[str] = []
     for text in texts:
         listed += json.loads(text) if text.startswith("[") else [text]
-    return [named_source(text) for text in listed]
-
-
-def named_source(text: str) -> Source:
-    """Read ``[NAME=]FOLDER``.
-
-    Raises:
-        InputError: There is no such folder.
-    """
-    from unmask.data.sources import Source
-
-    name, folder = "", Path(text)
-    if not folder.is_dir():  # a folder may hold an equals sign in its name
-        name, equals, rest = text.partition("=")
-        name, folder = (name, Path(rest).expanduser()) if equals else ("", folder.expanduser())
-    if not folder.is_dir():
-        raise InputError(f"Source {name or text}: there is no folder {folder}.", "Check the path.")
-    return Source(name or folder.resolve().name, FolderStore(folder))
+    work = Path(store) if store and "://" not in store else DEFAULT_WORK
+    downloads = Path(config.download.folder) if config.download.folder else work / "downloads"
+    return open_sources([parse_source(text) for text in listed], downloads.expanduser(), config)
 
 
 def local_tracking_uri(work: Path) -> str:

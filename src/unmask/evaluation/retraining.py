@@ -44,7 +44,7 @@ KNOWN = "known_samples.parquet"
 REFERENCE_FEATURES = "reference_features.parquet"
 MAX_REFERENCE_ROWS = 20_000
 PSI_BINS = 10
-LABELS: tuple[Literal["real"], Literal["fake"]] = ("real", "fake")
+LABELS: tuple[Literal["real", "fake"], ...] = ("real", "fake")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def labelled_samples(dataset: Path, features: Path) -> pd.DataFrame:
     ]
     names = _feature_names(measured)
     rows = usable.merge(measured.loc[measured["status"] == "ok", ["sample_id", *names]], on="sample_id")
-    return rows.astype({"label": "int64"}).sort_values("sample_id", ignore_index=True)
+    ordered: pd.DataFrame = rows.astype({"label": "int64"}).sort_values("sample_id", ignore_index=True)
+    return ordered
 
 
 def write_reference(dataset: Path, features: Path, folder: Path) -> None:
@@ -180,7 +181,7 @@ def measure_drift(known: pd.DataFrame, new: pd.DataFrame, config: RetrainingConf
     Returns:
         One entry for each feature and class with enough independent groups on both sides, largest PSI first.
     """
-    found = []
+    found: list[tuple[str, Literal["real", "fake"], int, int, float, float, float]] = []
     for code, label in enumerate(LABELS):
         before, after = (_one_a_group(frame[frame["label"] == code]) for frame in (known, new))
         for name in sorted(set(_feature_names(known)) & set(_feature_names(new))):
@@ -281,7 +282,7 @@ def run_decide_retraining(
     metrics = {"retrain": float(decision.retrain), "largest_psi": max((e.psi for e in decision.drift), default=0.0)}
     metrics |= {"new_samples": float(decision.n_new)} if decision.n_new is not None else {}
     metrics |= {"age_days": decision.age_days} if decision.age_days is not None else {}
-    messages = [f"{'Training' if decision.retrain else 'Not training'}: {decision.reason}", *decision.notes]
+    messages = (f"{'Training' if decision.retrain else 'Not training'}: {decision.reason}", *decision.notes)
     return StageOutcome(metrics=metrics, messages=messages)
 
 
