@@ -6,6 +6,7 @@ name only when its length is what the server stated and its hash, if one is know
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -28,7 +29,7 @@ from urllib3.util import Retry, Timeout
 
 from unmask import __version__
 from unmask.config import DownloadConfig
-from unmask.errors import ContractError, InputError, StorageError
+from unmask.errors import ContractError, StorageError
 from unmask.progress import Meter, in_bytes
 from unmask.schemas import Document
 
@@ -106,11 +107,9 @@ class Downloader:
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
         self._stop = threading.Event()
-        context = ssl.create_default_context()
-        context.load_verify_locations(certifi.where())
         self._pool = urllib3.PoolManager(
             maxsize=config.connections,
-            ssl_context=context,
+            ssl_context=_trusted(),
             timeout=Timeout(connect=min(CONNECT_TIMEOUT_S, config.timeout_s), read=config.timeout_s),
             retries=Retry(total=None, connect=0, read=0, status=0, other=0, redirect=REDIRECTS, raise_on_redirect=True),
             headers={"User-Agent": f"unmask/{__version__}", "Accept-Encoding": "identity"},
@@ -170,9 +169,9 @@ class Downloader:
                 tries = 1 if transfer.offset > furthest else tries + 1
                 furthest = max(furthest, transfer.offset)
                 if tries >= self._config.attempts:
-                    raise transfer.failed(_reason(error), tries) from error
+                    raise transfer.failed(short_reason(error), tries) from error
                 wait_s = min(LONGEST_WAIT_S, 2.0 ** (tries - 1)) * random.uniform(1.0, 1.25)
-                logger.warning("%s: %s; trying again in %.0f s.", remote.shown, _reason(error), wait_s)
+                logger.warning("%s: %s; trying again in %.0f s.", remote.shown, short_reason(error), wait_s)
                 if self._stop.wait(wait_s):
                     raise transfer.failed("stopped", tries) from error
 
@@ -341,6 +340,14 @@ class _Transfer:
         )
 
 
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Trust the system's certificates and those of certifi; a slim container has no others."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
 def _refusal(remote: Remote, status: int) -> StorageError:
     advice = remote.advice.get(status) or ADVICE.get(status, "Check the address.")
     return StorageError(f"{remote.shown} cannot be fetched: the server answers with status {status}.", advice)
@@ -370,18 +377,7 @@ def _is_about_certificates(error: BaseException) -> bool:
     return isinstance(error, urllib3.exceptions.MaxRetryError) and "CERTIFICATE_VERIFY_FAILED" in str(error.reason)
 
 
-def _reason(error: Exception) -> str:
-    """Say in short why a try failed."""
-    reason = getattr(error, "reason", None) or error
-    return str(reason).rpartition(">: ")[2].removeprefix("Failed to establish a new connection: ")
-
-
-def check_reachable(url: str) -> None:
-    """Refuse an address that is no HTTP(S).
-
-    Raises:
-        InputError: It is of another kind.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{url!r} is not an address of a server.", "Write it as https://host/path.")
+def short_reason(error: Exception | None) -> str:
+    """Say in short why a try failed, without the object that messages of urllib3 begin with."""
+    text = str(getattr(error, "reason", None) or error)
+    return re.sub(r"^.*?(>|\)): |Failed to establish a new connection: ", "", text)

@@ -28,6 +28,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from urllib3.connectionpool import ConnectionPool
 from urllib3.util import Retry, Timeout
 
+from unmask.adapters.download import short_reason
 from unmask.config import StorageConfig
 from unmask.errors import InputError, StorageError
 from unmask.objects import StoredObject
@@ -81,9 +82,9 @@ class PatientRetry(Retry):
         if error is not None and _is_about_certificates(error):
             raise error
         following = super().increment(method, url, response, error, _pool, _stacktrace)
-        reason = f"status {response.status}" if response else _without_address(error)
+        reason = f"status {response.status}" if response else short_reason(error)
         place = f"{_pool.scheme}://{_pool.host}:{_pool.port}" if _pool else "The server"
-        logger.warning("%s: %s; trying again, %s tries left.", place, reason, following.total)
+        logger.warning("%s: %s; trying again, %s more times after that.", place, reason, following.total)
         return following
 
 
@@ -97,11 +98,6 @@ def _is_about_certificates(error: BaseException | None) -> bool:
             inner = error.args[0]
         error = inner
     return False
-
-
-def _without_address(error: Exception | None) -> str:
-    """Give the message of an error of urllib3 without the object that it begins with."""
-    return str(error).rpartition(">: ")[2].removeprefix("Failed to establish a new connection: ")
 
 
 @dataclass
@@ -255,6 +251,7 @@ def _certificates(config: StorageConfig) -> ssl.SSLContext:
 
 
 def _pool(config: StorageConfig, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it would say the same once more
     retry = PatientRetry(
         total=config.attempts - 1,
         status_forcelist=PASSING_STATUS,
@@ -461,7 +458,7 @@ class S3Store:
             )
         if isinstance(error, ValueError):
             return StorageError(problem + f"{error}.", "Check the name of the bucket and storage.region.")
-        reason = _without_address(getattr(error, "reason", None) or error)
+        reason = short_reason(error)
         return StorageError(
             problem + f"{endpoint} does not answer ({reason}) after {self._attempts} tries.",
             f"Check storage.endpoint or {ENDPOINT_VARIABLE}, and whether the server runs.",

@@ -98,8 +98,8 @@ def config_check(file: Path) -> None:
     "--data",
     "sources",
     multiple=True,
-    metavar="[NAME=]FOLDER",
-    help="Folder with real/ and fake/ below it; a rendered sample set when left out.",
+    metavar="[NAME=]PLACE",
+    help="Media with labels, as for `unmask ingest`; a rendered sample set when left out.",
 )
 @click.option("--videos", default=80, show_default=True, help="Clips in the rendered sample set.")
 @click.option("--work", default=DEFAULT_WORK, show_default=True, type=FOLDER, help="Folder for everything written.")
@@ -122,4 +122,5 @@ def run(
     from unmask.adapters.local_run import run_on_this_machine
 
     resolved = load_config(config_file, overrides)
-    click.echo(run_on_this_machine(named_sources(sources), videos, work, runner, resolved))
+    found = named_sources(sources, resolved, str(work / "store"))
+    click.echo(run_on_this_machine(found, videos, work, runner, resolved))

@@ -26,6 +26,11 @@ class StorageConfig(Section):
     region: str = Field(default="us-east-1", min_length=1, description="region of the buckets")
     ca_file: str | None = Field(default=None, description="certificates to trust besides the system's; null: none")
     path_style: bool = Field(default=True, description="bucket in the path, not in the host name; MinIO wants it")
+    media: str = Field(
+        default="",
+        description="s3://bucket/media or a folder, where ingest keeps each media file once, under its hash; empty: "
+        "files stay where they are",
+    )
     attempts: int = Field(default=6, ge=1, le=20, description="tries of a request before it fails")
     timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
 
@@ -33,6 +38,9 @@ class StorageConfig(Section):
 class DownloadConfig(Section):
     """Sources that are fetched: archives behind https://, Kaggle, the FaceForensics++ server."""
 
+    folder: str = Field(
+        default="", description="where fetched sources are kept; empty: below the store, or .unmask if that is a bucket"
+    )
     connections: int = Field(default=4, ge=1, le=32, description="files that are fetched at the same time")
     attempts: int = Field(default=6, ge=1, le=20, description="tries without progress before a download fails")
     timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
@@ -90,7 +98,8 @@ class ExtractConfig(Section):
 
     crops_per_video: int = Field(default=32, ge=1, le=1000, description="face crops, evenly spaced over the clip")
     more_crops_of_rare_class: bool = Field(
-        default=False, description="training videos of the rarer class get as many more crops as there are fewer of them"
+        default=False,
+        description="training videos of the rarer class get as many more crops as there are fewer of them",
     )
     crop_size_px: int = Field(default=256, ge=32, le=1024, description="side of a crop")
     crop_scale: float = Field(default=1.3, ge=1, le=3, description="face box is enlarged by this before cropping")

@@ -37,6 +37,7 @@ from unmask.data.inspection import (
 )
 from unmask.data.likeness import Likeness, likeness_of, pairs_table
 from unmask.data.listing import list_sources
+from unmask.data.media_store import keep_media
 from unmask.data.sources import Listing, Source, SourceFile
 from unmask.data.splits import SplitResult, assign_splits
 from unmask.errors import InputError
@@ -96,7 +97,7 @@ def run_ingest(
     likeness = (
         likeness_of(listing.files, inspections, read_now, previous) if config.near_duplicates else Likeness([], [])
     )
-    uris = _addresses(listing.files, inspections, media, media_store)
+    uris = keep_media(listing.files, inspections, media, media_store)
     frame = _rows(listing.files, inspections, uris, likeness, config)
     result = _split(frame, listing, config, seed, previous)
     info = _describe(frame, places, listing, likeness, config, seed, result)
@@ -130,24 +131,6 @@ def _split(
     result = assign_splits(usable, config.fractions, seed, kept, official)
     frame["split"] = frame["group_id"].map(result.split).where(frame["status"] == "ok", None)
     return result
-
-
-def _addresses(
-    files: Sequence[SourceFile], inspections: Sequence[Inspection], media: MediaFiles, media_store: ObjectStore | None
-) -> list[str]:
-    """Say where each file lies; with a store for media, bytes that it lacks are moved there."""
-    if media_store is None:
-        return [file.uri for file in files]
-    there = {stored.key for stored in media_store.objects()}
-    addresses = []
-    for file, inspection in zip(files, inspections, strict=True):
-        key = None if inspection.reason else inspection.sha256
-        if key is not None and key not in there:
-            with media.local(file.uri) as path:
-                media_store.upload(path, key)
-            there.add(key)
-        addresses.append(file.uri if key is None else media_store.address(key))
-    return addresses
 
 
 def _check_failures(files: Sequence[SourceFile], inspections: Sequence[Inspection], limit: float) -> None:
