@@ -206,14 +206,14 @@ def _try_detector(
     val = rows_for_choice(frames.loc[frames["split"] == "val"].dropna(subset=["label"]), {"val"}, "optimisation")
     if val["label"].nunique() < 2:
         raise InputError("val has no crops of both classes, so no smaller detector can be judged.", "Add media.")
-    labelled = video_logits(val)
+    labelled = video_logits(val, info.aggregation)
     makers = _makers(frames, faces, info.preprocessing, config)
-    exact = _video_scores(content, val, faces, info.preprocessing)
+    exact = _video_scores(content, val, faces, info)
     base = _row(name, "float32", content, info.preprocessing, labelled, exact, None)
     tried: list[tuple[VariantRow, bytes]] = []
     for variant, make in makers.items():
         made = make(content)
-        own = _video_scores(made, val, faces, info.preprocessing)
+        own = _video_scores(made, val, faces, info)
         tried.append((_row(name, variant, made, info.preprocessing, labelled, own, exact), made))
     return _choose(base, content, tried, config)
 
@@ -334,12 +334,10 @@ def median_ms(content: bytes, size_px: int, calls: int = TIMED_CALLS) -> float:
     return 1000 * float(np.median(taken))
 
 
-def _video_scores(
-    content: bytes, frames: pd.DataFrame, faces: Path, preprocessing: Preprocessing
-) -> NDArray[np.float64]:
-    """Score frames anew and average them; in the order of `video_logits`."""
-    scored = _rescored(content, frames, faces, preprocessing)
-    return video_logits(scored)["logit"].to_numpy(np.float64)
+def _video_scores(content: bytes, frames: pd.DataFrame, faces: Path, info: DetectorInfo) -> NDArray[np.float64]:
+    """Score frames anew and aggregate them; in the order of `video_logits`."""
+    scored = _rescored(content, frames, faces, info.preprocessing)
+    return video_logits(scored, info.aggregation)["logit"].to_numpy(np.float64)
 
 
 def _rescored(content: bytes, frames: pd.DataFrame, faces: Path, preprocessing: Preprocessing) -> pd.DataFrame:
@@ -452,8 +450,10 @@ def _flipped_uncalibrated(
     fusion = FusionInfo.load(before.fusion / "fusion.json")
     columns = []
     for index in range(len(ensemble.detectors)):
-        frames = read_table(work / f"detector-{index}" / "scores.parquet", FRAME_SCORES).to_pandas()
-        logits = video_logits(frames).set_index("sample_id")["logit"]
+        folder = work / f"detector-{index}"
+        frames = read_table(folder / "scores.parquet", FRAME_SCORES).to_pandas()
+        aggregation = DetectorInfo.load(folder / "detector.json").aggregation
+        logits = video_logits(frames, aggregation).set_index("sample_id")["logit"]
         columns.append(logits.reindex(both["sample_id"]).to_numpy(np.float64))
     logit, _, _ = apply_ensemble(ensemble, np.stack(columns, axis=1))
     features = feature_columns(recalibration.features, both["sample_id"].tolist())
