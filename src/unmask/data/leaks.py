@@ -21,7 +21,7 @@ from unmask.data.conventions import identity_keys
 from unmask.data.inspection import FILES, FILES_FILE, NOTHING, SAMPLES_FILE, inspect_files, marks_of
 from unmask.data.layouts import LAYOUTS, Contents
 from unmask.data.layouts.contents import label_of
-from unmask.data.layouts.folders import in_folder
+from unmask.data.layouts.folders import in_folder, named_manipulations
 from unmask.data.layouts.tables import columns_of, read_rows
 from unmask.data.listing import list_sources
 from unmask.data.near_duplicates import Marks, near_duplicates
@@ -333,7 +333,8 @@ def _by_path(source: Source, paths: Sequence[str]) -> dict[str, SourceFile]:
     for layout in LAYOUTS:
         if layout.name in BY_PATH and layout.recognises(contents):
             return {file.relative: file for file in layout.files(contents)}
-    return {stored.key: file for stored in contents.media if (file := in_folder(contents, stored))}
+    files = [file for stored in contents.media if (file := in_folder(contents, stored))]
+    return {file.relative: file for file in named_manipulations(files)}
 
 
 def _looked_into(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unmask.data.layouts.contents import Contents, keys, label_of
-from unmask.data.layouts.folders import in_folder, named_manipulations
+from unmask.data.layouts.folders import LABELS, in_folder, named_manipulations
 from unmask.data.sources import SPLIT_OF_NAME, SourceFile
 from unmask.errors import InputError
 from unmask.objects import StoredObject
@@ -60,8 +61,11 @@ class Metadata:
         """Describe what the files list, and what lies below ``real/`` and ``fake/`` besides."""
         rows = Rows(contents)
         for key in contents.sides(METADATA_FILE.__eq__):
-            for name, entry in self._entries(contents, key).items():
-                rows.add(key, f"entry {name}", {**entry, "path": name})
+            entries = self._entries(contents, key)
+            related = any("original" in entry for entry in entries.values())
+            for name, entry in entries.items():
+                original = {"original": entry.get("original")} if related else {}
+                rows.add(key, f"entry {name}", {**entry, **original, "path": name})
         return rows.files()
 
     @staticmethod
@@ -158,7 +162,8 @@ class Rows:
         by_folder = in_folder(contents, stored)
         if by_folder is not None and by_folder.label != label:
             self._contradicting.append(stored.key)
-        self._files[stored.key] = self._described(stored, label, row)
+        described = self._described(stored, label, row)
+        self._files[stored.key] = replace(described, folders=by_folder.folders) if by_folder else described
 
     def _described(self, stored: StoredObject, label: int, row: Mapping[str, Any]) -> SourceFile:
         space = self._contents.source.name
@@ -184,6 +189,8 @@ class Rows:
         for stored in contents.media:
             if stored.key not in self._files and (file := in_folder(contents, stored)):
                 self._files[stored.key] = file
+        labelled = [file for file in self._files.values() if LABELS.keys() & set(file.relative.lower().split("/"))]
+        self._files |= {file.relative: file for file in named_manipulations(labelled)}
         if self._missing:
             contents.remarks.append(
                 f"{len(self._missing)} rows of the list of {contents.source.name} name files that are not there "
@@ -194,7 +201,7 @@ class Rows:
                 f"{len(self._contradicting)} files of {contents.source.name} have one label in the list and another by "
                 f"folder (for example {', '.join(self._contradicting[:SHOWN])}); the list was believed."
             )
-        return named_manipulations([self._files[key] for key in sorted(self._files)])
+        return [self._files[key] for key in sorted(self._files)]
 
 
 def _words(value: Any) -> list[str]:
