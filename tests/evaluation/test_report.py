@@ -147,6 +147,7 @@ def test_all_sections_stand_in_the_order_of_a_decision(page: Parsed) -> None:
         "decisions",
         "parts",
         "robustness",
+        "combination",
         "features",
         "mistakes",
         "failures",
@@ -225,7 +226,7 @@ def test_markup_in_names_is_escaped_everywhere(copied: Folders, tmp_path: Path) 
 def test_the_summary_is_markdown_with_the_same_figures(folders: Folders) -> None:
     text = (folders.root / "evaluation" / "summary.md").read_text(encoding="utf-8")
     info = EvaluationInfo.load(folders.root / "evaluation" / "metrics.json")
-    assert text.startswith("# Evaluation of “drawn faces”\n\n**It ")
+    assert text.startswith("# Evaluation of “drawn faces”\n\n**Not ")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0] == "| figure | fusion | ensemble | meso4 | meso4-b |"
     auc = next(line for line in rows if line.startswith("| ROC AUC"))
@@ -255,7 +256,7 @@ def test_a_good_ranking_with_many_false_alarms_is_not_called_good(copied: Folder
     for low, high, expected in (
         (0.5, 0.9, "ranks fakes above reals well .*but at the threshold in use it calls 100 % of reals fake"),
         (0.05, 0.4, "ranks fakes above reals well .*but at the threshold in use it finds only 0 % of fakes"),
-        (-0.25, 0.9, "tells fakes from reals well on data like these"),
+        (-0.25, 0.9, "Fit for media like these: it tells fakes from reals well"),
     ):
         probability = (low + (high - low) * rank / 1.5).clip(0, 1)
         write_table(path, rows.assign(probability=probability.where(scored)), VIDEO_SCORES)

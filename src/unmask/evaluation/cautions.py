@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from unmask.config import IngestConfig
+from unmask.evaluation.fusion_findings import measure_rules, without_quality
+from unmask.evaluation.perturbations import PERTURBATIONS
 from unmask.evaluation.results import Results
-from unmask.evaluation.wording import count, full, inner, interval, listing, number, readable
-from unmask.schemas import FeatureHealth
+from unmask.evaluation.wording import aim, count, full, inner, interval, listing, number, readable
+from unmask.fusion.apply import LARGEST_SHARE_OF_TRACES, share_of_traces
+from unmask.schemas import Estimate, FeatureHealth
 
 FEW_SAMPLES = 30
 FEW_GROUPS = 10
@@ -30,6 +33,7 @@ def cautions(results: Results) -> list[str]:
         *_probabilities(results),
         *_threshold(results),
         *_fusion(results),
+        *_rules(results),
         *_robustness(results),
         *_features(results.inputs.extraction.health),
     ]
@@ -122,8 +126,8 @@ def _threshold(results: Results) -> list[str]:
     if not chosen.resolvable:
         note = f" {_sentence(chosen.note)}" if chosen.note else ""
         sentences.append(
-            f"The calibration split is too small to promise the false alarm rate of the threshold in use "
-            f"({readable(chosen.name)}, {chosen.threshold:.3f}; calib: {inner(chosen.fpr, '%')}).{note}"
+            f"The calibration split is too small to promise what the threshold in use does "
+            f"({chosen.threshold:.3f}, {aim(chosen.name)}; false alarms on calib: {inner(chosen.fpr, '%')}).{note}"
         )
     if chosen.fpr.high is not None and measured.fpr.low is not None and measured.fpr.low > chosen.fpr.high:
         sentences.append(
@@ -139,16 +143,55 @@ def _sentence(text: str) -> str:
 
 
 def _fusion(results: Results) -> list[str]:
-    fusion = results.inputs.fusion
+    fusion, analysis = results.inputs.fusion, results.inputs.analysis
+    if fusion.method == "fallback":
+        return [_sentence(fusion.decision)]
     if not fusion.used:
-        return [f"The forensic features have no say in the verdict. {_sentence(fusion.decision)}"]
+        why = "with them, probabilities on calib were no better; the section on the combination has the figures."
+        if analysis is None:
+            return [f"The forensic features have no say in the verdict. {_sentence(fusion.decision)}"]
+        return [f"The forensic features have no say in the verdict: {why}"]
+    sentences = []
+    traces, features = share_of_traces(fusion.importance)
+    if traces > LARGEST_SHARE_OF_TRACES:
+        sentences.append(
+            f"Artefact and frequency features carry {number(traces, '%')} of the weight of all features "
+            f"({number(features, '%')} of that of fusion). They follow compression and size more than forgery: check "
+            "that these are matched between reals and fakes."
+        )
+    loss = without_quality(analysis.ablations) if analysis else None
+    if loss is not None and loss.change is not None:
+        sentences.append(
+            f"Fusion leans on measures of quality: without them its ROC AUC on calib falls by "
+            f"{inner(loss.change.model_copy(update=_turned(loss.change)))}. Quality tells how a file was coded, not "
+            "whether it is forged."
+        )
     ours, ensemble = (results.video[name]["roc_auc"] for name in ("fusion", "ensemble"))
     if ours.value is not None and ensemble.value is not None and ours.value < ensemble.value:
-        return [
+        sentences.append(
             f"Fusion ranks no better on test than the detectors without the forensic features "
             f"(ROC AUC {inner(ours)}, against {inner(ensemble)})."
-        ]
-    return []
+        )
+    return sentences
+
+
+def _turned(change: Estimate) -> dict[str, float | None]:
+    """Turn a change into a loss."""
+    low, value, high = (None if end is None else -end for end in (change.high, change.value, change.low))
+    return {"low": low, "value": value, "high": high}
+
+
+def _rules(results: Results) -> list[str]:
+    sentences = []
+    for one in measure_rules(results.inputs):
+        if one.unusual and one.calib_reals is not None:
+            sentences.append(
+                f"Strong camera evidence holds the probability of {inner(one.calib_reals, '%')} of calib reals down; "
+                "10 to 30 % are usual. Change `fusion.real_evidence_count`."
+            )
+        if one.rule == "real_evidence" and (one.fakes.value or 0) > 0:
+            sentences.append(f"It also does so for {inner(one.fakes, '%')} of the fakes of test.")
+    return sentences
 
 
 def _robustness(results: Results) -> list[str]:
@@ -163,8 +206,10 @@ def _robustness(results: Results) -> list[str]:
     if lost.empty:
         return []
     mildest = lost.drop_duplicates("perturbation")
-    cases = listing([f"{readable(str(r.perturbation))} from severity {r.severity}" for r in mildest.itertuples()])
-    return [f"Damage takes away more than half of the ensemble's advantage over guessing: {cases}."]
+    cases = listing(
+        [f"{PERTURBATIONS[str(r.perturbation)].title} from severity {r.severity}" for r in mildest.itertuples()]
+    )
+    return [f"Damage takes away more than half of the ensemble's advantage over guessing: {cases} of 5."]
 
 
 def _features(health: list[FeatureHealth]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
@@ -39,10 +39,33 @@ class Axis:
 
     def text(self, tick: float) -> str:
         """Write the number of a tick."""
-        return f"{100 * tick:g} %" if self.percent else f"{tick:g}"
+        # Adding 0 turns -0 into 0.
+        return f"{100 * tick + 0:g} %" if self.percent else f"{tick + 0:g}"
+
+
+def marker(style: int, x: float, y: float, radius: float) -> Markup:
+    """Draw a sign of a style around a place: a disc, a square, a triangle or a diamond."""
+    kind = f"fill s{style % N_STYLES}"
+    if style % 4 == 0:
+        return Markup('<circle class="{}" cx="{:g}" cy="{:g}" r="{:g}"/>').format(kind, x, y, radius)
+    corners = {
+        1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),
+        2: ((0, -1.3), (1.2, 0.9), (-1.2, 0.9)),
+        3: ((0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)),
+    }[style % 4]
+    points = " ".join(f"{x + radius * dx:g},{y + radius * dy:g}" for dx, dy in corners)
+    return Markup('<polygon class="{}" points="{}"/>').format(kind, points)
 
 
 SHARE_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def signed_axis(label: str, values: Sequence[float]) -> Axis:
+    """Make an axis with 0 in its middle, with round ticks, around values of both signs."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0) or 1.0
+    half = nice_axis(label, [0.0, largest], from_zero=True, count=2)
+    ticks = tuple(sorted({sign * tick for tick in half.ticks for sign in (-1.0, 1.0)}))
+    return Axis(label, -half.high, half.high, ticks)
 
 
 def share_axis(label: str) -> Axis:
@@ -100,7 +123,7 @@ class LegendEntry:
         if self.mark == "box":
             inside = Markup('<rect class="fill" x="4" y="2" width="14" height="9" rx="2"/>')
         elif self.mark == "dot":
-            inside = Markup('<circle class="fill" cx="11" cy="6" r="4"/>')
+            inside = marker(self.style, 11, 6, 4)
         elif self.mark == "rule":
             inside = Markup('<line class="rule" x1="1" y1="6" x2="21" y2="6"/>')
         else:
@@ -192,18 +215,7 @@ class Plot:
 
     def dot(self, x: float, y: float, style: int, *, radius: float = 3.4) -> None:
         """Mark a point; styles differ in shape."""
-        cx, cy = self.px(x), self.py(y)
-        shape = style % 4
-        if shape == 0:
-            self.add('<circle class="fill s{s}" cx="{x}" cy="{y}" r="{r}"/>', s=style % N_STYLES, x=cx, y=cy, r=radius)
-            return
-        corners = {
-            1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),
-            2: ((0, -1.3), (1.2, 0.9), (-1.2, 0.9)),
-            3: ((0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)),
-        }[shape]
-        points = " ".join(f"{cx + radius * dx:g},{cy + radius * dy:g}" for dx, dy in corners)
-        self.add('<polygon class="fill s{s}" points="{points}"/>', s=style % N_STYLES, points=points)
+        self.parts.append(marker(style, self.px(x), self.py(y), radius))
 
     def whisker(self, low: Point, high: Point, style: int) -> None:
         """Draw an interval between two points, with short ends across it."""
@@ -362,29 +374,3 @@ def _clamp(value: float, axis: Axis) -> float:
 
 def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def share_bars(title: str, description: str, bars: Sequence[Bar], label: str) -> Markup:
-    """Draw bars from 0, the name above each and the numbers at the right.
-
-    Args:
-        title: Name of the chart.
-        description: What it shows, in words.
-        bars: From top to bottom; intervals are not drawn.
-        label: Of the axis.
-
-    Returns:
-        SVG.
-    """
-    row = 34
-    axis = nice_axis(label, [bar.value or 0 for bar in bars], from_zero=True)
-    axis = replace(axis, percent=True)
-    height = 10 + row * len(bars) + 42
-    plot = Plot(title, description, axis, Axis("", 0, 1, ()), height=height, left=16, right=22)
-    for index, bar in enumerate(bars):
-        top = plot.top + row * index
-        upper, lower = (1 - (row * index + offset) / (row * len(bars)) for offset in (17, 27))
-        plot.text(4, top + 12, _shorten(bar.label, 34), kind="label")
-        plot.text(WIDTH - 4, top + 12, bar.text, anchor="end", kind="value")
-        plot.box((0, upper), (bar.value or 0, lower), bar.style)
-    return plot.svg()

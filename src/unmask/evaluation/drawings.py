@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from unmask.evaluation.charts import (
     interval_rows,
     nice_axis,
     share_axis,
-    share_bars,
+    signed_axis,
 )
 from unmask.evaluation.inputs import SystemScores
 from unmask.evaluation.perturbations import PERTURBATIONS
 from unmask.evaluation.wording import Unit, count, full, interval, number
-from unmask.schemas import DetectorInfo, Estimate, OperatingPoint
+from unmask.fusion.apply import ENSEMBLE
+from unmask.schemas import DetectorInfo, Estimate, InputWeight, OperatingPoint
 
 MAX_CURVE_POINTS = 400
 RELIABILITY_BINS = 10
@@ -33,7 +35,13 @@ MIN_PER_BIN = 4
 HISTOGRAM_BINS = 20
 # More intervals than this beside each other cannot be told apart.
 MANY_SYSTEMS = 4
-REAL_STYLE, FAKE_STYLE = 0, 1
+REAL_STYLE, FAKE_STYLE, UNSURE_STYLE = 0, 1, 6
+ATTACK_TITLES = {
+    "fgsm": "One-step attack (FGSM)",
+    "pgd": "Many-step attack (PGD)",
+    "apgd": "Adaptive attack (APGD)",
+    "square": "Attack by questions alone (Square)",
+}
 NOTE_ROOM = 20
 GUESSING = LegendEntry(0, "guessing", "rule")
 
@@ -315,6 +323,8 @@ def estimates(
     *,
     reference: float | None = None,
     style: int = 0,
+    neutral: str = "guessing",
+    digits: int = 2,
 ) -> Chart:
     """Draw estimates with their intervals below each other.
 
@@ -325,12 +335,13 @@ def estimates(
         axis: From and to.
         reference: Where a dashed line stands, for example 0.5 for guessing.
         style: Colour.
+        neutral: What the dashed line stands for.
+        digits: Decimals of the numbers in the drawing.
 
     Returns:
         The chart.
     """
     unit: Unit = "%" if axis.percent else ""
-    digits = 2
     bars = [
         Bar(
             name,
@@ -345,7 +356,8 @@ def estimates(
     words = "; ".join(f"{name} {full(one, unit, digits)}" for name, one in named.items())
     svg = interval_rows(title, words, bars, axis, reference)
     rows = tuple((name, full(one, unit)) for name, one in named.items())
-    legend = [LegendEntry(style, "estimate with 95 % interval", "dot")] + [GUESSING] * (reference is not None)
+    legend = [LegendEntry(style, "estimate with 95 % interval", "dot")]
+    legend += [LegendEntry(0, neutral, "rule")] * (reference is not None)
     return Chart(title, svg, caption, tuple(legend), ("", "estimate, 95 % interval, n"), rows)
 
 
@@ -480,36 +492,135 @@ def _epochs(plot: Plot, lines: Sequence[tuple[Sequence[Point], int]], best_epoch
             plot.dot(x, y, style, radius=2.6)
 
 
-def importance(
-    shares: Mapping[str, float], coefficients: Mapping[str, float], titles: Mapping[str, str], limit: int = 20
-) -> Chart:
-    """Draw what the fusion leans on, and which way.
+def importance(weights: Sequence[InputWeight], titles: Mapping[str, str], *, used: bool, limit: int = 20) -> Chart:
+    """Draw what the fusion leans on, which way, and how sure that is.
 
     Args:
-        shares: Input to share of the absolute standardised coefficients.
-        coefficients: Input to coefficient; its sign says which way high values push.
+        weights: The largest first.
         titles: Input to readable name.
+        used: Whether this fusion gives the verdicts.
         limit: How many of the largest are shown.
 
     Returns:
         The chart.
     """
-    largest = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    alone = [weight for weight in weights if weight.input != ENSEMBLE]
+    # The networks weigh so much more than any feature that beside them the features could not be told apart.
+    shown = alone[:limit]
     bars = []
-    for name, share in largest:
-        towards = "fake" if coefficients.get(name, 0) > 0 else "real"
-        style = FAKE_STYLE if towards == "fake" else REAL_STYLE
-        bars.append(Bar(titles.get(name, name), share, None, None, f"{number(share, '%')}, to {towards}", style))
-    words = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
-    rest = f" The {len(shares) - len(largest)} smaller ones are left out." if len(shares) > len(largest) else ""
+    for weight in shown:
+        one = weight.coefficient
+        style = UNSURE_STYLE if not weight.clear else FAKE_STYLE if (one.value or 0) > 0 else REAL_STYLE
+        text = f"{one.value or 0:+.2f} ({interval(one, digits=2)})"
+        bars.append(Bar(titles.get(weight.input, weight.input), one.value, one.low, one.high, text, style))
+    ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None]
+    title = "Features that fusion leans on" if used else "Features that fusion would lean on"
+    words = "; ".join(f"{bar.label} {bar.text}" for bar in bars) or "0 features"
+    rest = f" The {len(alone) - len(shown)} smaller ones are left out." if len(alone) > len(shown) else ""
+    axis = signed_axis("push on the logit by one standard deviation more", ends)
     return Chart(
-        "What the fusion leans on",
-        share_bars("What the fusion leans on", words, bars, "share of all standardised coefficients"),
-        f"Size of the coefficients, fitted on calib, and which way a high value pushes; not a proof of cause.{rest}",
+        title,
+        interval_rows(title, words, bars, axis, 0.0),
+        "To the right, a high value speaks for fake; to the left, for real. Fitted on calib, with 95 % intervals; n = "
+        f"{shown[0].coefficient.n if shown else 0}. One whose interval holds 0 has no sure direction. Not a proof of "
+        f"cause.{_networks_beside(weights)}{rest}",
         (
-            LegendEntry(FAKE_STYLE, "high speaks for fake", "box"),
-            LegendEntry(REAL_STYLE, "high speaks for real", "box"),
+            LegendEntry(FAKE_STYLE, "speaks for fake", "dot"),
+            LegendEntry(REAL_STYLE, "speaks for real", "dot"),
+            LegendEntry(UNSURE_STYLE, "not sure", "dot"),
         ),
-        ("input", "share, direction"),
-        tuple((bar.label, bar.text) for bar in bars),
+        ("input", "coefficient, 95 % interval, n", "share of all"),
+        tuple(
+            (titles.get(one.input, one.input), full(one.coefficient), number(one.share.value, "%")) for one in weights
+        ),
     )
+
+
+def _networks_beside(weights: Sequence[InputWeight]) -> str:
+    for weight in weights:
+        if weight.input == ENSEMBLE:
+            one = weight.coefficient
+            push = f"{one.value or 0:+.2f} ({interval(one, digits=2)})"
+            return f" The networks together push by {push} and carry {number(weight.share.value, '%')} of all weight."
+    return ""
+
+
+def gains(named: Mapping[str, Estimate], caption: str) -> Chart:
+    """Draw gains in AUC around 0.
+
+    Args:
+        named: Name to gain, from top to bottom.
+        caption: What to see.
+
+    Returns:
+        The chart.
+    """
+    ends = [end for one in named.values() for end in (one.value, one.low, one.high) if end is not None]
+    axis = signed_axis("gain in ROC AUC", ends)
+    return estimates("Gain over equal weights", caption, named, axis, reference=0, style=2, neutral="no gain", digits=3)
+
+
+def attacks(table: pd.DataFrame, names: Sequence[str]) -> list[Chart]:
+    """Draw the AUC over the strength of each attack, of the attacked network and of all that only looked on.
+
+    Args:
+        table: Rows of ROBUSTNESS with ``crafted_on`` and ``epsilon``.
+        names: Systems, in the order of their colours elsewhere.
+
+    Returns:
+        One chart an attack and network attacked.
+    """
+    style = styles([*names, "fusion"])
+    auc = table.loc[(table["metric"] == "roc_auc") & table["crafted_on"].notna()]
+    pairs = auc[["perturbation", "crafted_on"]].drop_duplicates().itertuples(index=False, name=None)
+    return [
+        _attack_chart(str(attack), str(on), auc.loc[(auc["perturbation"] == attack) & (auc["crafted_on"] == on)], style)
+        for attack, on in pairs
+    ]
+
+
+def _attack_chart(attack: str, on: str, rows: pd.DataFrame, style: Mapping[str, int]) -> Chart:
+    rows = rows.dropna(subset=["value"]).sort_values(["system", "epsilon"])
+    systems = [name for name in style if name in set(rows["system"])]
+    strengths = sorted({float(value) for value in rows["epsilon"]}) or [0.0, 1.0]
+    title = f"{ATTACK_TITLES.get(attack, attack)} on {on}"
+    tabled = tuple(
+        (name, f"{row['epsilon']:g}", full(_estimate(row)))
+        for name in systems
+        for row in rows.loc[rows["system"] == name].to_dict("records")
+    )
+    words = "; ".join(f"{system}, strength {strength}: AUC {text}" for system, strength, text in tabled)
+    # Strengths stand at equal distances: they are chosen as multiples, and 0 has to have a place.
+    places = {strength: float(place) for place, strength in enumerate(strengths)}
+    x = _NamedAxis("most that a pixel changes, of 255 levels", 0, max(1, len(strengths) - 1), tuple(places.values()))
+    x = replace(x, names=tuple(f"{strength:g}" for strength in strengths))
+    plot = Plot(title, words, x, share_axis("ROC AUC"))
+    plot.rule((x.low, 0.5), (x.high, 0.5))
+    for place, name in enumerate(reversed(systems)):
+        own = rows.loc[rows["system"] == name]
+        own = own.assign(severity=own["epsilon"].map(places))
+        shift = 0.03 * (place - (len(systems) - 1) / 2)
+        _robustness_line(plot, own, style[name], shift, strong=name == on, whiskers=len(systems) <= MANY_SYSTEMS)
+    n = int(rows["n"].max()) if len(rows) else 0
+    return Chart(
+        title,
+        plot.svg(),
+        f"The attack knew {on} alone; how far the others and the ensemble follow is how far it carries over. Values "
+        f"below 0.5 are worse than guessing. 95 % intervals; n = {n}.",
+        (
+            *(LegendEntry(style[name], f"{name}, attacked" if name == on else name) for name in systems),
+            GUESSING,
+        ),
+        ("system", "strength", "ROC AUC, 95 % interval, n"),
+        tabled,
+    )
+
+
+@dataclass(frozen=True)
+class _NamedAxis(Axis):
+    """Places with names, at equal distances."""
+
+    names: tuple[str, ...] = ()
+
+    def text(self, tick: float) -> str:
+        return self.names[round(tick)]

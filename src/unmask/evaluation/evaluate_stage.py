@@ -20,11 +20,12 @@ from unmask.evaluation.report import render_html, render_markdown
 from unmask.evaluation.results import HEADLINE, Results
 from unmask.evaluation.robustness import measure_robustness
 from unmask.evaluation.wording import full
-from unmask.schemas import ROBUSTNESS, EvaluationInfo, StageOutcome, new_directory, write_table
+from unmask.schemas import ROBUSTNESS, CrossDatasetInfo, EvaluationInfo, StageOutcome, new_directory, write_table
 
 logger = logging.getLogger(__name__)
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"
+CROSS_FILE = "cross.json"
 MAX_MESSAGES = 6
 UNSCORED_POLICY = (
     "A test sample without a score is in no figure; it is counted with its reason, and the figures are given once more "
@@ -42,6 +43,7 @@ def run_evaluate(
     out: Path,
     config: EvaluateConfig,
     seed: int,
+    cross: Path | None = None,
 ) -> StageOutcome:
     """Measure detectors, ensemble and fusion on the test split, and write the report.
 
@@ -55,6 +57,7 @@ def run_evaluate(
         out: Gets ``metrics.json``, ``robustness.parquet``, ``report.html`` and ``summary.md``.
         config: Settings.
         seed: Of resamples, noise, and the draw of samples for the robustness table.
+        cross: Folder of `unmask cross-dataset`, to be shown in the report.
 
     Returns:
         The figures, the ROC curve and the confusion matrix of the headline system, and sentences for the user.
@@ -66,11 +69,12 @@ def run_evaluate(
     inputs = load_inputs(dataset, faces, features, trained, ensemble, fusion)
     results = measure_all(inputs, config, seed)
     info = document_of(results)
+    across = CrossDatasetInfo.load(cross / CROSS_FILE) if cross else None
     with new_directory(out) as folder:
         info.save(folder / "metrics.json")
         scored_again = [table for table in (results.robustness.table, results.attacks.table) if len(table)]
         write_table(folder / "robustness.parquet", pd.concat(scored_again), ROBUSTNESS)
-        (folder / REPORT_FILE).write_text(render_html(results, config, seed), encoding="utf-8")
+        (folder / REPORT_FILE).write_text(render_html(results, config, seed, across), encoding="utf-8")
         (folder / SUMMARY_FILE).write_text(render_markdown(results, config, seed), encoding="utf-8")
     return _outcome(results, info, out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,38 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unmask import __version__
+from unmask import __version__, metrics
 from unmask.config import EvaluateConfig
 from unmask.evaluation import drawings
 from unmask.evaluation.charts import Axis, Chart, share_axis
+from unmask.evaluation.cross_table import cross_html
 from unmask.evaluation.figures import FIGURES
+from unmask.evaluation.fusion_findings import AblationFinding, measure_ablations, measure_certainty, measure_rules
 from unmask.evaluation.mistakes import hardest_mistakes, place_of
 from unmask.evaluation.results import Results
 from unmask.evaluation.summary import noun, summarise
 from unmask.evaluation.wording import Unit, full, interval, number, readable, tied
 from unmask.features import CATALOGUE
-from unmask.schemas import DetectorInfo, Estimate
+from unmask.schemas import CrossDatasetInfo, DetectorInfo, Estimate, FusionInfo, InputWeight
 
 MAX_FAILURES = 200
+ABLATION_TITLES = {
+    "full": "everything",
+    "without_quality": "no quality measures",
+    "without_detectors": "features alone",
+    "without_features": "networks alone",
+}
+RULE_TEXTS = {
+    "feedback": ("Users' feedback", "Inputs that users' verdicts bore out count more, others less."),
+    "artefact_scale": ("Calm motion", "Traces in single frames count less where the motion looks natural."),
+    "real_evidence": ("Camera evidence", "Several strong signs of a camera hold the probability down."),
+}
+POINT_TEXTS = {
+    "max_f1": ("best F1", "balances right alarms against missed fakes"),
+    "youden": ("best balance", "widest gap between fakes found and false alarms (Youden)"),
+    "target_fpr": ("few false alarms", "most fakes found while false alarms keep to their target"),
+    "fixed_precision": ("sure alarms", "most fakes found while so many alarms are right as was asked for"),
+}
 PACKAGES = (
     "numpy",
     "scipy",
@@ -55,20 +74,21 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def render_html(results: Results, config: EvaluateConfig, seed: int) -> str:
+def render_html(results: Results, config: EvaluateConfig, seed: int, cross: CrossDatasetInfo | None = None) -> str:
     """Write the report.
 
     Args:
         results: The findings.
         config: Of the stage.
         seed: Of the stage.
+        cross: What `unmask cross-dataset` found, to be shown beside them; None when it was not run.
 
     Returns:
         An HTML document without references to anything outside it.
     """
     environment = _environment(autoescape=True)
     environment.filters |= {"estimate": estimate_html, "inline": inline_html, "tied": tied}
-    return environment.get_template("report.html").render(**_context(results, config, seed))
+    return environment.get_template("report.html").render(**_context(results, config, seed, cross))
 
 
 def render_markdown(results: Results, config: EvaluateConfig, seed: int) -> str:
@@ -151,8 +171,9 @@ def _fill(template: str, estimate: Estimate, unit: Unit) -> Markup:
     return Markup('<span class="estimate" title="{}">{}</span>').format(estimate.method, inside)
 
 
-def _context(results: Results, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def _context(results: Results, config: EvaluateConfig, seed: int, cross: CrossDatasetInfo | None) -> dict[str, Any]:
     alarms, missed = hardest_mistakes(results)
+    ablations = measure_ablations(results.inputs, config.resamples, seed)
     return {
         "summary": summarise(results),
         "results": results,
@@ -166,6 +187,17 @@ def _context(results: Results, config: EvaluateConfig, seed: int) -> dict[str, A
         "ranking": _ranking_charts(results),
         "probability": _probability_charts(results),
         "candidates": _candidates(results),
+        "ablations": ablations,
+        "ablation_charts": _ablation_charts(ablations),
+        "ablation_titles": ABLATION_TITLES,
+        "parts_table": _parts_table(results),
+        "cross": Markup(cross_html(cross)) if cross else "",
+        "rules": measure_rules(results.inputs),
+        "rule_texts": RULE_TEXTS,
+        "certainty": measure_certainty(results.inputs),
+        "point_texts": POINT_TEXTS,
+        "default_confusion": metrics.confusion(results.headline.labels, results.headline.probabilities, 0.5),
+        "attacks": drawings.attacks(results.attacks.table, [system.name for system in results.systems]),
         "slices": _slice_charts(results),
         "damage": drawings.robustness(results.robustness.table, [system.name for system in results.systems]),
         "catalogue": CATALOGUE,
@@ -206,18 +238,40 @@ def _probability_charts(results: Results) -> list[Chart]:
     ]
 
 
-def _candidates(results: Results) -> Chart | None:
-    candidates = results.inputs.ensemble.candidates
-    if not candidates:
-        return None
-    return drawings.estimates(
-        "Ways to weigh the networks, on calib",
-        "Cross-validated on the calibration split, not on test.",
-        {readable(name): estimate for name, estimate in candidates.items()},
-        share_axis("ROC AUC"),
-        reference=0.5,
-        style=2,
-    )
+def _candidates(results: Results) -> list[Chart]:
+    """Draw what the ways to weigh the networks reach, and their gains over equal weights."""
+    ensemble = results.inputs.ensemble
+    charts = []
+    if ensemble.candidates:
+        charts.append(
+            drawings.estimates(
+                "Ways to weigh the networks, on calib",
+                "Cross-validated on the calibration split, not on test.",
+                {readable(name): estimate for name, estimate in ensemble.candidates.items()},
+                share_axis("ROC AUC"),
+                reference=0.5,
+                style=2,
+            )
+        )
+    if ensemble.gains:
+        named = {readable(name): estimate for name, estimate in ensemble.gains.items()}
+        caption = "On the same samples of calib. A gain is real only if its whole interval lies to the right of 0."
+        charts.append(drawings.gains(named, caption))
+    return charts
+
+
+def _ablation_charts(found: Sequence[AblationFinding]) -> list[Chart]:
+    """Draw what fusion is worth without families of its inputs, on calib and on test."""
+    if not found:
+        return []
+    calib = {ABLATION_TITLES.get(one.name, readable(one.name)): one.calib for one in found}
+    test = {ABLATION_TITLES.get(one.name, readable(one.name)): one.test for one in found}
+    axis = share_axis("ROC AUC")
+    told = "Each was fitted on calib by itself and is judged there on folds that it did not see."
+    return [
+        drawings.estimates("Without some of the inputs, on calib", told, calib, axis, reference=0.5, style=2),
+        drawings.estimates("Without some of the inputs, on test", "The same fits on test.", test, axis, reference=0.5),
+    ]
 
 
 def _slice_charts(results: Results) -> list[Chart]:
@@ -243,20 +297,48 @@ def _slice_charts(results: Results) -> list[Chart]:
     return charts
 
 
+def _parts_table(results: Results) -> Table | None:
+    """Put the ROC AUC of all systems on each part of test side by side."""
+    names = [system.name for system in results.systems]
+    rows = tuple(
+        (part, *(full(results.parts[name][part]["roc_auc"]) if part in results.parts[name] else "–" for name in names))
+        for part in results.slices
+    )
+    return Table("ROC AUC of every system on every part of test", ("part", *names), rows) if rows else None
+
+
 def _importance(results: Results) -> Chart | None:
-    shares = results.inputs.fusion.importance
-    if not shares or not results.inputs.fusion.used:
+    fusion, analysis = results.inputs.fusion, results.inputs.analysis
+    if analysis is not None:
+        weights = analysis.weights
+    elif fusion.used and fusion.importance:
+        weights = _written_weights(fusion)
+    else:
         return None
-    fusion = results.inputs.fusion
-    signs = dict(zip(fusion.inputs, fusion.coefficients, strict=True))
-    return drawings.importance(shares, signs, {name: input_title(name) for name in shares})
+    titles = {weight.input: input_title(weight.input, code=False) for weight in weights}
+    return drawings.importance(weights, titles, used=fusion.used)
 
 
-def input_title(name: str) -> str:
+def _written_weights(fusion: FusionInfo) -> list[InputWeight]:
+    """Give the coefficients of a fusion without an analysis the form of one, without intervals."""
+    weights = [
+        InputWeight(
+            input=name,
+            coefficient=Estimate(value=coefficient, n=0),
+            share=Estimate(value=fusion.importance.get(name, 0.0), n=0),
+            clear=True,
+        )
+        for name, coefficient in zip(fusion.inputs, fusion.coefficients, strict=True)
+    ]
+    return sorted(weights, key=lambda weight: -abs(weight.coefficient.value or 0.0))
+
+
+def input_title(name: str, *, code: bool = True) -> str:
     """Name an input of fusion for a reader.
 
     Args:
         name: ``ensemble``, a feature, or ``missing:<feature>``.
+        code: Whether its name in tables stands behind.
 
     Returns:
         For example ``Sharpness (quality.blur)``.
@@ -267,7 +349,9 @@ def input_title(name: str) -> str:
         inner = name.partition(":")[2]
         title = CATALOGUE[inner].title if inner in CATALOGUE else inner
         return f"{title}: not measurable"
-    return f"{CATALOGUE[name].title} ({name})" if name in CATALOGUE else name
+    if name not in CATALOGUE:
+        return name
+    return f"{CATALOGUE[name].title} ({name})" if code else CATALOGUE[name].title
 
 
 def _data_tables(results: Results) -> list[Table]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmask.evaluation.cautions import cautions
+from unmask.evaluation.fusion_findings import measure_certainty
+from unmask.evaluation.perturbations import PERTURBATIONS
 from unmask.evaluation.results import Results
-from unmask.evaluation.wording import count, full, interval, listing, number, readable
+from unmask.evaluation.wording import aim, count, full, interval, listing, number, readable
 from unmask.schemas import Estimate
 
 # What the first sentence of the report calls good: the lower end of the interval must reach this.
@@ -73,7 +75,7 @@ def summarise(results: Results) -> Summary:
         ("How good is it?", _quality(results)),
         ("When does it say fake?", _threshold(results)),
         ("What could it not score?", _unscored(results)),
-        ("Does it survive damage?", _damage(results)),
+        ("Does it survive damage and attacks?", _damage(results)),
     ]
     return Summary(verdict, tone, _tiles(results), answers, cautions(results))
 
@@ -89,24 +91,24 @@ def noun(results: Results, n: int) -> str:
 def _verdict(results: Results) -> tuple[str, str]:
     auc = results.video["fusion"]["roc_auc"]
     if auc.value is None:
-        return "Its quality cannot be measured: the test split lacks one of the classes.", "bad"
+        return "Not to be used yet: its quality cannot be measured, because test lacks one of the classes.", "bad"
     if auc.low is None or auc.high is None:
         where = f"{noun(results, auc.n)} of {count(results.n_groups, 'independent group')}"
-        return f"There are too few test samples to say how good it is: {where}.", "bad"
+        return f"Not to be used yet: there are too few test samples to say how good it is ({where}).", "bad"
     shown = f"ROC AUC {number(auc.value)}, 95 % interval {interval(auc)}, on {noun(results, auc.n)}"
     if auc.high < 0.5:
-        return f"It ranks worse than guessing: {shown}.", "bad"
+        return f"Not to be used: it ranks worse than guessing ({shown}).", "bad"
     if auc.low <= 0.5 and results.n_groups < FEW_GROUPS:
         groups = count(results.n_groups, "independent group")
-        return f"The test split is too small to tell it from guessing: {shown} of {groups}.", "weak"
+        return f"Not to be relied on yet: test is too small to tell it from guessing ({shown} of {groups}).", "weak"
     if auc.low <= 0.5:
-        return f"It cannot be told from guessing: {shown}.", "bad"
+        return f"Not to be used: it cannot be told from guessing ({shown}).", "bad"
     if auc.low < SAFE_AUC:
-        return f"It is better than guessing, but not by a safe margin: {shown}.", "weak"
+        return f"Not to be relied on yet: it beats guessing, but not by a safe margin ({shown}).", "weak"
     trouble = _trouble_at_threshold(results)
     if trouble:
-        return f"It ranks fakes above reals well ({shown}), but {trouble}.", "weak"
-    return f"It tells fakes from reals well on data like these: {shown}.", "good"
+        return f"Not with this threshold: it ranks fakes above reals well ({shown}), but {trouble}.", "weak"
+    return f"Fit for media like these: it tells fakes from reals well ({shown}).", "good"
 
 
 def _trouble_at_threshold(results: Results) -> str:
@@ -123,7 +125,8 @@ def _what(results: Results) -> str:
     inputs = results.inputs
     names = [detector.info.name for detector in inputs.detectors]
     n_features = sum("." in name and not name.startswith("missing:") for name in inputs.fusion.inputs)
-    combined = f", combined with {count(n_features, 'forensic feature')}" if inputs.fusion.used else ""
+    joined = "averaged by written weights" if inputs.fusion.method == "fallback" else "combined"
+    combined = f", {joined} with {count(n_features, 'forensic feature')}" if inputs.fusion.used else ""
     trained = inputs.dataset.counts.get("train", {})
     return (
         f"A detector of manipulated media made of {count(len(names), 'neural network')} ({listing(names)}){combined}. "
@@ -146,21 +149,36 @@ def _quality(results: Results) -> str:
     if ece.value is not None and chance.high is not None:
         verdict = "no more than chance explains" if ece.value <= chance.high else "more than chance explains"
         text += f" Stated probabilities are off by {full(ece)} on average, {verdict} ({interval(chance)})."
-    ensemble = results.inputs.ensemble
-    uncertain = results.inputs.fusion_rows["agreement"].dropna() < ensemble.agreement_threshold
-    if len(ensemble.detectors) > 1 and len(uncertain):
+    return text + _uncertain(results)
+
+
+def _uncertain(results: Results) -> str:
+    """Count the verdicts that are withheld because the networks contradict each other, and how right the others are."""
+    found = measure_certainty(results.inputs)
+    if not found:
+        return ""
+    certain, uncertain = found
+    threshold = number(results.inputs.ensemble.agreement_threshold, "%")
+    text = (
+        f" The networks contradict each other (agreement below {threshold}) on {_hits(uncertain.share)} of "
+        f"{noun(results, uncertain.share.n)}; those verdicts are called uncertain."
+    )
+    if certain.right.n:
         text += (
-            f" The networks disagree (less than {number(ensemble.agreement_threshold, '%')} on one side) on "
-            f"{int(uncertain.sum())} of {noun(results, len(uncertain))}; those verdicts are called uncertain."
+            f" Of the others, {_hits(certain.right)} of {certain.right.n} are right ({interval(certain.right, '%')})."
         )
     return text
+
+
+def _hits(estimate: Estimate) -> int:
+    return round((estimate.value or 0.0) * estimate.n)
 
 
 def _threshold(results: Results) -> str:
     point = results.point
     return (
-        f"When the probability is {point.threshold:.3f} or more (operating point “{readable(point.name)}”, chosen on "
-        f"the calibration split). On test this found {_of(point.tpr, 'fake')} and raised a false alarm for "
+        f"When the probability is {point.threshold:.3f} or more ({aim(point.name)}; chosen on the calibration split). "
+        f"On test this found {_of(point.tpr, 'fake')} and raised a false alarm for "
         f"{_of(point.fpr, 'real')}."
     )
 
@@ -199,7 +217,21 @@ def _damage(results: Results) -> str:
     first, last = (f"{row['value']:.3f} ({interval(_from_row(row))}, n = {row['n']})" for row in (records[0], worst))
     return (
         f"The ROC AUC of the networks together is {first} on undamaged crops and at worst {last} "
-        f"({readable(str(worst['perturbation']))}, severity {worst['severity']} of 5)."
+        f"({PERTURBATIONS[str(worst['perturbation'])].title}, severity {worst['severity']} of 5).{_attacked(results)}"
+    )
+
+
+def _attacked(results: Results) -> str:
+    """Say what the strongest attack leaves of the ensemble."""
+    table = results.attacks.table
+    rows = table.loc[(table["system"] == "ensemble") & (table["metric"] == "roc_auc") & (table["epsilon"] > 0)]
+    rows = rows.dropna(subset=["value"])
+    if rows.empty:
+        return ""
+    worst = min(rows.to_dict("records"), key=lambda row: float(row["value"]))
+    return (
+        f" Against somebody who knows {worst['crafted_on']} and changes each pixel by {worst['epsilon']:g} of 255 "
+        f"levels, it falls to {worst['value']:.3f} ({interval(_from_row(worst))}, n = {worst['n']})."
     )
 
 

@@ -90,3 +90,23 @@ def listing(items: list[str]) -> str:
 def readable(name: str) -> str:
     """Turn a name of the code into words: ``gaussian_blur`` becomes ``gaussian blur``."""
     return name.replace("_", " ")
+
+
+AIMS = {
+    "max_f1": "the threshold with the best F1",
+    "youden": "the threshold with the best balance of fakes found and false alarms",
+    "target_fpr": "the threshold that limits false alarms",
+    "fixed_precision": "the threshold that makes alarms sure",
+}
+
+
+def aim(name: str) -> str:
+    """Say what an operating point aims at.
+
+    Args:
+        name: Of the operating point.
+
+    Returns:
+        For example ``the threshold with the best F1``.
+    """
+    return AIMS.get(name, f"the threshold “{readable(name)}”")

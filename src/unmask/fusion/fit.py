@@ -43,7 +43,7 @@ PARITY = 1e-9
 SMALLEST_PROBABILITY = 1e-12
 DESCRIPTIONS = {
     "ensemble": "the ensemble alone",
-    "recalibrated": "the ensemble with slope and offset fitted anew",
+    "recalibrated": "the ensemble recalibrated",
     "fusion": "ensemble and features together",
 }
 
@@ -257,7 +257,7 @@ def _compare(
     """Give each candidate the likelihood of probabilities that never saw their own fold, calibration included.
 
     Returns:
-        Candidate to its mean negative log-likelihood, and the difference of fusion to the ensemble alone.
+        Candidate to its mean negative log-likelihood, and the difference of fusion to the better of the other two.
     """
     table = np.empty((len(labels), 3))
     for fitting, judged in splits:
@@ -278,8 +278,10 @@ def _compare(
         name: percentile_estimate(found[k], values[:, k], n, method, n_groups=n_groups)
         for k, name in enumerate(DESCRIPTIONS)
     }
-    change = values[:, 2] - values[:, 0]
-    return nll, percentile_estimate(found[2] - found[0], change, n, f"paired, {method}", n_groups=n_groups)
+    # Against the ensemble as it is, features would be credited with what recalibration alone gains.
+    other = int(np.argmin(found[:2]))
+    change = values[:, 2] - values[:, other]
+    return nll, percentile_estimate(found[2] - found[other], change, n, f"paired, {method}", n_groups=n_groups)
 
 
 def _sensible(logit: FloatArray, decided: FloatArray, labels: IntArray, usable: Sequence[str]) -> list[str]:
@@ -304,9 +306,9 @@ def _explain(best: str, nll: dict[str, Estimate], difference: Estimate, n_featur
     figures = ", ".join(f"{DESCRIPTIONS[name]} {estimate.value:.3f}" for name, estimate in nll.items())
     interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.low is not None else ""
     return (
-        f"Used: {DESCRIPTIONS[best]} ({n_features} features were tried). Out-of-fold negative log-likelihood on "
-        f"calib, smaller is better: {figures}; features change that of the ensemble alone by "
-        f"{difference.value:+.3f}{interval} (n = {difference.n})."
+        f"Used: {DESCRIPTIONS[best]}; {counted(n_features, 'feature')} tried. Mean surprise at calib samples that were "
+        f"not fitted on (negative log-likelihood, smaller is better, n = {difference.n}): {figures}. Features change "
+        f"the better of the first two by {difference.value:+.3f}{interval}."
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from unmask.config import FusionConfig
@@ -190,6 +191,40 @@ def with_feedback(info: FusionInfo, counts: Mapping[str, FeedbackCount]) -> Fusi
     return info.model_copy(update={"rules": info.rules.model_copy(update={"feedback": feedback_factors(known)})})
 
 
+def rule_changes(
+    info: FusionInfo, ensemble_logit: npt.ArrayLike, features: Mapping[str, npt.ArrayLike]
+) -> dict[str, FloatArray]:
+    """Compute what each rule changes, in the order in which they apply.
+
+    Args:
+        info: The fitted fusion.
+        ensemble_logit: ``(N,)`` combined logits of the ensemble; NaN where there is none.
+        features: Feature name to ``(N,)`` values, NaN where not measured.
+
+    Returns:
+        feedback, artefact_scale and real_evidence, as far as there are such rules, to the change of the probability
+        ``(N,)`` by that rule on top of the ones before it; NaN where there is no ensemble logit.
+    """
+    given = info.rules
+    steps = (
+        ("feedback", FusionRules(feedback=given.feedback), bool(given.feedback)),
+        (
+            "artefact_scale",
+            FusionRules(feedback=given.feedback, artefact_scale=given.artefact_scale),
+            given.artefact_scale is not None,
+        ),
+        ("real_evidence", given, given.real_evidence is not None),
+    )
+    changes = {}
+    before = apply_fusion(info.model_copy(update={"rules": FusionRules()}), ensemble_logit, features)
+    for name, rules, there in steps:
+        if there:
+            after = apply_fusion(info.model_copy(update={"rules": rules}), ensemble_logit, features)
+            changes[name] = after - before
+            before = after
+    return changes
+
+
 def rule_effects(info: FusionInfo, ensemble_logit: float, features: Mapping[str, float | None]) -> list[RuleEffect]:
     """Say what each rule does to one sample.
 
@@ -201,21 +236,13 @@ def rule_effects(info: FusionInfo, ensemble_logit: float, features: Mapping[str,
     Returns:
         The rules that change something, in the order in which they apply.
     """
-    row, logit = as_row(features), np.array([ensemble_logit])
-    given = info.rules
-    steps = (
-        ("feedback", FusionRules(feedback=given.feedback)),
-        ("artefact_scale", FusionRules(feedback=given.feedback, artefact_scale=given.artefact_scale)),
-        ("real_evidence", given),
-    )
-    effects = []
-    before = float(apply_fusion(info.model_copy(update={"rules": FusionRules()}), logit, row)[0])
-    for name, rules in steps:
-        after = float(apply_fusion(info.model_copy(update={"rules": rules}), logit, row)[0])
-        if after != before:
-            effects.append(RuleEffect(name, _tell(name, given, row), after - before))
-        before = after
-    return effects
+    row = as_row(features)
+    changes = rule_changes(info, np.array([ensemble_logit]), row)
+    return [
+        RuleEffect(name, _tell(name, info.rules, row), float(change[0]))
+        for name, change in changes.items()
+        if change[0] != 0
+    ]
 
 
 def _tell(name: str, rules: FusionRules, row: Mapping[str, FloatArray]) -> str:
