@@ -95,8 +95,8 @@ def pulse_of(folder: Path, frames: Iterator[np.ndarray]) -> tuple[float, float]:
 
 
 def shakes(folder: Path) -> Iterator[Line]:
-    wall = cv2.resize(backdrop(2, 512), (900, 700))
-    wall[100:612, 200:712] = drawn(size=512)
+    wall = np.repeat(dead_leaves(2, 700, 900, 4000)[..., None], 3, axis=2)
+    wall[150:534, 300:684] = drawn(size=384)
     times = np.arange(90) / FPS
     values = []
     for amplitude in (2.0, 5.0, 12.0):

@@ -19,7 +19,7 @@ def clip(n: int, width: int = 640, height: int = 480, coded_bytes: int = 1000, m
 
 
 def watch(lumas: list[np.ndarray], **facts) -> dict:
-    family = Quality()
+    family = Quality(FPS)
     for index, luma in enumerate(lumas):
         family.see(Moment(Frame(index, index / FPS, luma, None), {}, True, index % 4 == 0))
     return family.values(clip(len(lumas), lumas[0].shape[1], lumas[0].shape[0], **facts))

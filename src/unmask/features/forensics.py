@@ -13,7 +13,7 @@ from unmask.features.skin import SkinSeries, SkinSignals
 from unmask.media.jpeg import CodedJpeg
 from unmask.media.video import Frame
 
-NOISE_SIDE_PX = 384
+NOISE_SIDE_PX = 320
 MIN_NOISE_SIDE_PX = 128
 MIN_FLICKER_S = 1.0
 MIN_RATE_HZ = 10.0

@@ -158,7 +158,7 @@ class Pass:
         self.skin = skin = SkinSignals()
         self.size_px, self.last_s = (0, 0), 0.0
         self.families: dict[str, Family] = {
-            "quality": Quality(),
+            "quality": Quality(fps),
             "wm": Watermark(),
             "forensics": Forensics(self._n_frames, skin),
             "face": FaceMotion(),

@@ -12,18 +12,25 @@ from unmask.media.video import Frame
 
 BLUR_SHORT_SIDE_PX = 360
 SHAKE_SHORT_SIDE_PX = 96  # at least; the halved picture nearest above
+SHAKE_HZ = 12.0  # at least; hands tremble at 1 to 6 Hz
 MIN_SIDE_PX = 32
 BRISQUE_SHORT_SIDE_PX = 384  # the regressor was trained on pictures of about this size
 BRISQUE_EVERY = 4  # of the sampled frames
 MIN_BRISQUE_SIDE_PX = 64
 MIN_SHAKE_S = 1.0
-MIN_RESPONSE = 0.05  # of the phase correlation; below lies a cut or a picture without structure
+MIN_RESPONSE = 0.25  # of the phase correlation; cuts and pictures without structure stay below, real clips above 0.6
 
 
 class Quality:
-    """`quality.blur`, `quality.brisque`, `quality.bitrate` and `quality.shake`."""
+    """`quality.blur`, `quality.brisque`, `quality.bitrate` and `quality.shake`.
 
-    def __init__(self) -> None:
+    Args:
+        fps: Frames a second.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._stride = max(1, int(fps / SHAKE_HZ))
+        self._times_s: list[float] = []
         self._log_sharpness: list[float] = []
         self._brisque: list[float] = []
         self._steps_px: list[tuple[float, float]] = []
@@ -39,7 +46,9 @@ class Quality:
             if len(self._log_sharpness) % BRISQUE_EVERY == 0 and frame.short_side_px >= MIN_BRISQUE_SIDE_PX:
                 self._brisque.append(brisque(_full_range(frame.luma_at(BRISQUE_SHORT_SIDE_PX), frame)))
             self._log_sharpness.append(log_sharpness(frame))
-        self._step(frame.level_from(SHAKE_SHORT_SIDE_PX))
+        if frame.index % self._stride == 0:
+            self._step(frame.level_from(SHAKE_SHORT_SIDE_PX))
+            self._times_s.append(frame.time_s)
 
     def _step(self, small: NDArray[np.uint8]) -> None:
         image = small.astype(np.float32)
@@ -62,8 +71,13 @@ class Quality:
             "quality.shake": self._shake(clip),
         }
 
+    @property
+    def times_s(self) -> Floats:
+        """Times of the frames on which the camera was followed, ``(N,)``."""
+        return np.array(self._times_s, np.float64)
+
     def path(self) -> Floats:
-        """Where the camera looks on each frame, ``(N, 2)`` in pixels of the halved picture."""
+        """Where the camera looks on those frames, ``(N, 2)`` in pixels of the halved picture."""
         return np.cumsum(np.array([(0.0, 0.0), *self._steps_px]), axis=0)
 
     def _naturalness(self) -> Value:
@@ -80,7 +94,7 @@ class Quality:
         if clip.duration_s < MIN_SHAKE_S or len(self._steps_px) < 8:
             return Null("too_short")
         path = self.path()
-        trembling = path - running_mean(path, max(3, round(clip.fps)))
+        trembling = path - running_mean(path, max(3, round(clip.fps / self._stride)))
         diagonal = float(np.hypot(*self._window.shape))
         return 100 * float(np.sqrt((trembling**2).sum(axis=1).mean())) / diagonal
 

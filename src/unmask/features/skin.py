@@ -80,9 +80,12 @@ def _surround_luma(moment: Moment) -> float:
     scale = small.shape[1] / moment.frame.width_px
     outside = np.full(small.shape, 255, np.uint8)
     for face in moment.faces.values():
-        x0, y0, x1, y1 = (round(float(edge) * scale) for edge in face.box)
-        outside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = 0
-    return float(cv2.mean(small, outside)[0])
+        # With neck, ears and hair line: a forged face's flicker reaches them, and must not be taken for that of light.
+        x0, y0, x1, y1 = (float(edge) * scale for edge in face.box)
+        aside, above, below = 0.15 * (x1 - x0), 0.2 * (y1 - y0), 0.5 * (y1 - y0)
+        left, top, right, bottom = (max(round(v), 0) for v in (x0 - aside, y0 - above, x1 + aside, y1 + below))
+        outside[top:bottom, left:right] = 0
+    return float(cv2.mean(small, outside)[0]) if cv2.countNonZero(outside) else float(cv2.mean(small)[0])
 
 
 def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
@@ -98,14 +101,13 @@ def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
     size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
     patches = [_patch(plane[y0 : y0 + size[1] * shrink, x0 : x0 + size[0] * shrink], size) for plane in planes]
     local = (points - [x0, y0]) / shrink
-    means = np.full((len(SKIN_REGIONS), 3), np.nan)
+    picture = cv2.merge(patches)
+    means = np.full((len(SKIN_REGIONS), 3), 128.0)
     for row, region in zip(means, SKIN_REGIONS, strict=True):
         mask = _mask(local[list(region)], patches[0].shape)
-        if cv2.countNonZero(mask) >= MIN_REGION_PIXELS:
-            yuv = [cv2.mean(patch, mask)[0] for patch in patches]
-            row[:] = yuv if len(yuv) == 3 else (yuv[0], 128.0, 128.0)
-    if np.isnan(means).any():
-        return None
+        if cv2.countNonZero(mask) < MIN_REGION_PIXELS:
+            return None
+        row[: len(patches)] = cv2.mean(picture, mask)[: len(patches)]
     return (float(means[:, 0].mean()), *frame.colour(means).ravel())
 
 

@@ -118,10 +118,10 @@ def _artefact_curves(art: Artefacts, temporal: Temporal, track: int) -> list[Cur
 
 def _picture_curves(quality: Quality, times_s: Floats, sizes: Floats) -> list[Curve]:
     path = quality.path()
-    n = min(len(path), len(times_s))
+    n = min(len(path), len(quality.times_s))
     length = np.hypot(*(path[:n] - path[:n].mean(axis=0)).T)
     return [
-        Curve("camera off its mean (quality.shake)", "px", times_s[:n], length),
+        Curve("camera off its mean (quality.shake)", "px", quality.times_s[:n], length),
         Curve("coded size (forensics.codec)", "kB", times_s, sizes / 1e3),
     ]
 
