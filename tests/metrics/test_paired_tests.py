@@ -98,28 +98,21 @@ def test_groups_keep_the_false_alarms_down(capsys: pytest.CaptureFixture[str]) -
 def test_a_better_system_is_found() -> None:
     y, a, b = _two(5, 800, 0.5)
     groups = np.arange(800) // 2
-    result = compare_systems(
-        y, a, b, groups, rng=np.random.default_rng(0), thresholds=(0.5, 0.75), names=("old", "new")
-    )
+    result = compare_systems(y, a, b, groups, rng=np.random.default_rng(0), thresholds=(0.5, 0.75))
     assert result.difference.low > 0
     assert result.delong.p_value < 0.01
     assert result.difference.value == pytest.approx(roc_auc(y, b) - roc_auc(y, a), abs=1e-12)
     assert result.effect == pytest.approx(0.5, abs=0.2)
-    assert result.sentence.startswith("new ranks better than old (AUC 0.8")
     assert result.mcnemar.only_b > result.mcnemar.only_a
-    back = compare_systems(y, b, a, groups, rng=np.random.default_rng(0), names=("new", "old"))
-    assert back.sentence.startswith("old ranks worse than new")
+    back = compare_systems(y, b, a, groups, rng=np.random.default_rng(0))
+    assert back.delong.difference == pytest.approx(-result.delong.difference)
     assert back.mcnemar is None
-    unclear = compare_systems(*_two(6, 40), np.arange(40), rng=np.random.default_rng(0))
-    assert unclear.sentence.startswith("The data do not show which of A and B")
 
 
 def test_equal_rankings() -> None:
     y, a, _ = _two(7, 50)
     test = delong(y, a, 3 * a + 1, np.arange(50) // 2)
     assert (test.difference, test.standard_error, test.p_value) == (0.0, 0.0, 1.0)
-    result = compare_systems(y, a, 3 * a + 1, np.arange(50), rng=np.random.default_rng(0))
-    assert "rank alike" in result.sentence
     with pytest.raises(ValueError, match="1 with reals"):
         delong([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
 

@@ -19,22 +19,33 @@ from unmask.cli.options import (
 )
 from unmask.cli.root import cli
 from unmask.config import UnmaskConfig
+from unmask.errors import InputError
 from unmask.schemas import StageOutcome
 
 
 @cli.command()
-@click.argument("a", type=FOLDER)
-@click.argument("b", type=FOLDER)
+@click.argument("systems", nargs=-1, required=True, type=FOLDER)
+@click.option("--dataset", type=FOLDER, help="Folder that `ingest` wrote; its test files are scored, for bundles.")
 @out_option
 @stage
-def compare(a: Path, b: Path, out: Path, config: UnmaskConfig) -> StageOutcome:
-    """Compare two runs on the same test samples: A and B are folders that `fuse` wrote.
+def compare(systems: Sequence[Path], dataset: Path | None, out: Path, config: UnmaskConfig) -> StageOutcome:
+    """Compare two or more SYSTEMS on the same test samples, each with the first.
 
-    Says whether B is better than A, with the interval of the difference.
+    A system is a folder that `fuse` wrote, or a bundle. Says who is better and by how much, with the interval of the
+    difference, and who decides rightly more often, each at its own threshold.
     """
-    from unmask.evaluation.compare import run_compare
+    from unmask.evaluation.compare import contender_of, write_comparison
 
-    return run_compare(a, b, out, config.evaluate, config.seed)
+    bundles = [folder for folder in systems if (folder / "manifest.json").is_file()]
+    scored = {}
+    if bundles:
+        from unmask.deployment.bundle_scores import score_bundles
+
+        if dataset is None:
+            raise InputError(f"{bundles[0]} is a bundle and has no scores.", "Give --dataset with labelled test files.")
+        scored = score_bundles(bundles, dataset)
+    contenders = [contender_of(folder, place, scored.get(folder)) for place, folder in enumerate(systems)]
+    return write_comparison(contenders, out, config.evaluate, config.seed)
 
 
 @cli.command("cross-dataset")

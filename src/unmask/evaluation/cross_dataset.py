@@ -38,6 +38,7 @@ from unmask.schemas import (
     CrossCell,
     CrossDatasetInfo,
     DatasetInfo,
+    DetectorInfo,
     Estimate,
     StageOutcome,
     new_directory,
@@ -250,7 +251,8 @@ def train_and_score(
         trained = Path(temporary) / "trained"
         run_train(detector, dataset, faces, features, trained, training.settings(config), seed, store)
         frames = read_table(trained / "scores.parquet", FRAME_SCORES).to_pandas()
-    scored = video_logits(frames.dropna(subset=["label"]))
+        aggregation = DetectorInfo.load(trained / "detector.json").aggregation
+    scored = video_logits(frames.dropna(subset=["label"]), aggregation)
     scored = scored.merge(samples[["sample_id", "source", "manipulation"]], on="sample_id")
     seen = scored.loc[(scored["split"] == "calib") & training.may_see(scored)]
     calib = rows_for_choice(seen, {"calib"}, "calibration of a cross-dataset training")

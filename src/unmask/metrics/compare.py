@@ -64,7 +64,6 @@ class Comparison:
         effect: Difference in d', the distance of fakes from reals in standard deviations of a normal score that has
             this AUC; about 0.2 is small and 0.8 large. None where an AUC is 0 or 1.
         mcnemar: McNemar's test at the thresholds; None without thresholds.
-        sentence: What a person would say.
     """
 
     n: int
@@ -72,7 +71,6 @@ class Comparison:
     delong: DeLong
     effect: float | None
     mcnemar: McNemar | None
-    sentence: str
 
 
 def delong_covariance(
@@ -258,7 +256,6 @@ def compare_systems(
     rng: np.random.Generator,
     resamples: int = 2000,
     thresholds: tuple[float, float] | None = None,
-    names: tuple[str, str] = ("A", "B"),
 ) -> Comparison:
     """Compare two systems on the same samples.
 
@@ -270,7 +267,6 @@ def compare_systems(
         rng: Source of the resamples.
         resamples: How many.
         thresholds: Of the first and the second system: fake if the score is at least this.
-        names: Of the systems, for the sentence.
 
     Returns:
         The comparison.
@@ -283,8 +279,7 @@ def compare_systems(
     decided = None
     if thresholds is not None:
         decided = mcnemar(labels, np.asarray(a) >= thresholds[0], np.asarray(b) >= thresholds[1])
-    sentence = _sentence(names, tested, difference, decided)
-    return Comparison(difference.n, difference, tested, effect_size(tested.auc_a, tested.auc_b), decided, sentence)
+    return Comparison(difference.n, difference, tested, effect_size(tested.auc_a, tested.auc_b), decided)
 
 
 def compare_all(
@@ -310,25 +305,3 @@ def compare_all(
     tests = {name: delong(labels, reference, scores, groups) for name, scores in others.items()}
     corrected = holm([test.p_value for test in tests.values()])
     return {name: (test, p) for (name, test), p in zip(tests.items(), corrected, strict=True)}
-
-
-def _sentence(names: tuple[str, str], tested: DeLong, difference: Estimate, decided: McNemar | None) -> str:
-    first, second = names
-    shown = difference.low is not None and difference.high is not None
-    low, high = (difference.low or 0.0, difference.high or 0.0) if shown else (-1.0, 1.0)
-    figures = f"AUC {tested.auc_b:.3f} against {tested.auc_a:.3f}, difference {tested.difference:+.3f}"
-    interval = f" [{low:+.3f}, {high:+.3f}]" if shown else ""
-    figures += f"{interval}, p = {tested.p_value:.2g}, n = {difference.n}"
-    if low > 0:
-        verdict = f"{second} ranks better than {first}"
-    elif high < 0:
-        verdict = f"{second} ranks worse than {first}"
-    elif low == high == 0:
-        verdict = f"{second} and {first} rank alike"
-    else:
-        verdict = f"The data do not show which of {first} and {second} ranks better"
-    sentence = f"{verdict} ({figures})."
-    if decided is None:
-        return sentence
-    counts = f"{second} alone is right on {decided.only_b} samples and {first} alone on {decided.only_a}"
-    return f"{sentence} At their thresholds, {counts} (p = {decided.p_value:.2g})."
