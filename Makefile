@@ -53,7 +53,8 @@ compile: $(READY) ## Compile the pipelines to pipelines/compiled/
 	@$(BIN)/python -m pipelines.compile
 
 lock: $(READY) ## Pin all dependencies anew (with hashes, without index addresses)
-	@for set in "dev --extra all --extra dev" "training --extra analysis --extra training --extra tracking --extra storage"; do \
+	@for set in "dev --extra all --extra dev" "training --extra analysis --extra training --extra tracking --extra storage" \
+		"serving --extra serving --extra postgres --extra tracking --extra storage"; do \
 		name=$${set%% *}; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-annotate --no-header pyproject.toml $${set#* } -o requirements/$$name.lock; done
