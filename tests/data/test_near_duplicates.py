@@ -186,12 +186,12 @@ def write(path: Path, picture: np.ndarray) -> None:
 
 @pytest.fixture
 def composites(tmp_path: Path) -> Path:
-    """Thirty people; each fake is a composite of one of other people, and five are made from reals of the set."""
+    """Thirty reals and thirty fakes, five of which are made from reals of the set."""
     root = tmp_path / "composites"
     for i in range(30):
         write(root / f"real/person_{i:03d}_x.png", portrait(i))
         base = portrait(i) if i < 5 else portrait(100 + i)
-        write(root / f"fake/easy_{1000 + i}.png", changed(base, "mouth"))
+        write(root / f"fake/easy_{1000 + i}.png", changed(base, "darker"))
     return root
 
 

@@ -30,6 +30,7 @@ from unmask.cli.options import (
 from unmask.cli.registry import by_option, promote_registered, tracking_option, why_option
 from unmask.cli.root import DEFAULT_WORK, cli
 from unmask.config import UnmaskConfig
+from unmask.errors import InputError
 from unmask.schemas import StageOutcome
 
 
@@ -43,8 +44,20 @@ from unmask.schemas import StageOutcome
     metavar="FOLDER|s3://…",
     help="Keeps each usable file once, under its hash; the table then refers to it.  [default: storage.media]",
 )
+@click.option("--normalise", is_flag=True, help="Bring both classes into one format: size, rate, length, codec, level.")
+@click.option(
+    "--normalised-out", default="", metavar="FOLDER|s3://…", help="Where these files go.  [default: --media-store]"
+)
 @stage
-def ingest(sources: Sequence[str], out: Path, store: str, media_store: str, config: UnmaskConfig) -> StageOutcome:
+def ingest(
+    sources: Sequence[str],
+    out: Path,
+    store: str,
+    media_store: str,
+    normalise: bool,
+    normalised_out: str,
+    config: UnmaskConfig,
+) -> StageOutcome:
     """Find, check and split media: folders of files become a table of samples.
 
     Every file is probed; what cannot be used becomes a row with a reason. Files that share a source video or an
@@ -53,6 +66,9 @@ def ingest(sources: Sequence[str], out: Path, store: str, media_store: str, conf
     from unmask.adapters.object_store import open_media
     from unmask.data.ingest_stage import run_ingest
 
+    media_place = media_store or config.storage.media
+    if normalise and not (normalised_out or media_place):
+        raise InputError("There is no place for normalised files.", "Give --normalised-out FOLDER.")
     return run_ingest(
         named_sources(sources, config, store),
         out,
@@ -60,7 +76,8 @@ def ingest(sources: Sequence[str], out: Path, store: str, media_store: str, conf
         config.seed,
         opened(store, config),
         media=open_media(config.storage),
-        media_store=opened(media_store or config.storage.media, config),
+        media_store=opened(media_place, config),
+        normalised=opened(normalised_out or media_place, config) if normalise else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unmask.data.inspection import (
     FILES,
     FILES_FILE,
     INDEX_FILE,
+    ORIGINAL_FILE,
     PAIRS,
     PAIRS_FILE,
     PROBE_VERSION,
@@ -38,6 +40,7 @@ from unmask.data.inspection import (
 from unmask.data.likeness import Likeness, likeness_of, pairs_table
 from unmask.data.listing import list_sources
 from unmask.data.media_store import keep_media
+from unmask.data.normalise import normalise
 from unmask.data.sources import Listing, Source, SourceFile
 from unmask.data.splits import SplitResult, assign_splits
 from unmask.errors import InputError
@@ -62,13 +65,14 @@ def run_ingest(
     *,
     media: MediaFiles | None = None,
     media_store: ObjectStore | None = None,
+    normalised: ObjectStore | None = None,
 ) -> StageOutcome:
     """Find, check, group and split media.
 
     Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``,
     ``near_duplicates.parquet``, and ``files.parquet`` and ``ingest.json`` (what the next run needs to read only new
-    files). If ``out`` holds an earlier result, unchanged
-    files are not read again, and samples keep their split as long as seed and fractions are the same.
+    files). If ``out`` holds an earlier result, unchanged files are not read again, and samples keep their split as long
+    as seed and fractions are the same.
 
     Args:
         sources: Media with labels.
@@ -80,6 +84,8 @@ def run_ingest(
         media: Gives the bytes of the sources as files; files on this machine when left out.
         media_store: Where the bytes of usable files end, each once under its hash; the table then refers to these.
             They stay where they are when left out.
+        normalised: Where usable files go in one common format, if they are to be normalised; the table then describes
+            and refers to these, with the groups and splits of the originals.
 
     Returns:
         Counts, the AUC of the metadata audit, and sentences for the user.
@@ -97,7 +103,8 @@ def run_ingest(
     likeness = (
         likeness_of(listing.files, inspections, read_now, previous) if config.near_duplicates else Likeness([], [])
     )
-    uris = keep_media(listing.files, inspections, media, media_store)
+    kept = None if normalised else media_store
+    uris = keep_media(listing.files, inspections, media, kept)
     frame = _rows(listing.files, inspections, uris, likeness, config)
     result = _split(frame, listing, config, seed, previous)
     info = _describe(frame, places, listing, likeness, config, seed, result)
@@ -108,15 +115,29 @@ def run_ingest(
         places=places,
         near_duplicates=config.near_duplicates,
     )
+    original, before, formats = frame, info, None
+    if normalised:
+        files, found, formats = normalise(listing.files, inspections, media, normalised)
+        frame = _rows(files, found, [file.uri for file in files], likeness, config)
+        frame["group_id"] = original["group_id"]
+        frame["split"] = original["split"].where(frame["status"] == "ok", None)
+        info = _describe(frame, places, listing, likeness, config, seed, result)
     with new_directory(out) as folder:
         write_table(folder / SAMPLES_FILE, _table(frame), SAMPLES)
+        if formats:
+            write_table(folder / ORIGINAL_FILE, _table(original), SAMPLES)
+            formats.save(folder / "normalised.json")
         write_table(folder / FILES_FILE, files_table(listing.files, inspections), FILES)
         write_table(folder / PAIRS_FILE, pairs_table(listing.files, likeness.pairs), PAIRS)
         info.save(folder / "dataset.json")
         index.save(folder / INDEX_FILE)
     if store:
         remember(out, store, remembered_key(sources))
-    return _outcome(frame, info, listing)
+    outcome = _outcome(frame, info, listing)
+    if formats is None:
+        return outcome
+    note = f"Files were brought to one format; before that, metadata alone reached AUC {before.metadata_audit_auc}."
+    return replace(outcome, messages=(*outcome.messages, note))
 
 
 def _split(

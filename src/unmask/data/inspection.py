@@ -36,6 +36,7 @@ BATCH = 1024
 INDEX_FILE = "ingest.json"
 FILES_FILE = "files.parquet"
 SAMPLES_FILE = "samples.parquet"
+ORIGINAL_FILE = "original.parquet"  # the samples as they came, where `samples.parquet` describes normalised files
 PAIRS_FILE = "near_duplicates.parquet"
 REMEMBERED = (SAMPLES_FILE, FILES_FILE, PAIRS_FILE, INDEX_FILE)
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
@@ -183,7 +184,7 @@ def remember(folder: Path, store: ObjectStore, key: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in REMEMBERED:
-            archive.writestr(zipfile.ZipInfo(name, LONG_AGO), (folder / name).read_bytes())
+            archive.writestr(zipfile.ZipInfo(name, LONG_AGO), _as_it_came(folder, name).read_bytes())
     store.write(key, packed.getvalue())
 
 
@@ -203,6 +204,12 @@ def recall(store: ObjectStore, key: str) -> Earlier | None:
         return read_earlier(folder)
 
 
+def _as_it_came(folder: Path, name: str) -> Path:
+    """Give a file of a result; for the samples, those of the files before they were normalised."""
+    original = folder / ORIGINAL_FILE
+    return original if name == SAMPLES_FILE and original.is_file() else folder / name
+
+
 def read_earlier(folder: Path) -> Earlier | None:
     """Read what an earlier run left in a folder.
 
@@ -216,7 +223,7 @@ def read_earlier(folder: Path) -> Earlier | None:
         return None
     try:
         index = IngestIndex.load(folder / INDEX_FILE)
-        rows = read_table(folder / SAMPLES_FILE, SAMPLES).to_pylist()
+        rows = read_table(_as_it_came(folder, SAMPLES_FILE), SAMPLES).to_pylist()
         files = read_table(folder / FILES_FILE, FILES).to_pylist()
         pairs = read_table(folder / PAIRS_FILE, PAIRS).to_pylist()
     except ContractError as error:
