@@ -1,0 +1,71 @@
+"""The interface as it describes itself, and damaged uploads: no 500, nothing left; the big runs are in benchmarks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import requests
+from live_server import Live
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_serve", ROOT / "benchmarks" / "serve.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_damaged_uploads(live: Live, bench: ModuleType, clip: Path, face: Path) -> None:
+    rng = np.random.default_rng(8)
+    statuses = Counter[int]()
+    for index in range(60):
+        content = bench.mutated((clip if index % 6 == 0 else face).read_bytes(), rng)
+        answer = live.post("/v1/analyze", content)
+        statuses[answer.status_code] += 1
+        assert answer.status_code in (200, 413, 415, 422), answer.text
+        assert answer.headers["content-type"] in ("application/json", "application/problem+json")
+    assert statuses[200] > 5
+    assert statuses[422] + statuses[415] > 5
+    assert live.leftovers() == []
+    assert requests.get(live.url + "/ready", timeout=10).status_code == 200
+
+
+def test_the_interface_keeps_its_description(live: Live) -> None:
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", live.url + "/openapi.json"]
+    command += ["--max-examples", "3", "--seed", "1", "--no-color", "--phases", "examples,fuzzing"]
+    # What a schema cannot say: that bytes are a picture. Such requests are rightly refused though the schema allows them.
+    command += ["--exclude-checks", "positive_data_acceptance"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=live.work, env=os.environ | {"CI": "1"}
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert live.leftovers() == []
+
+
+def test_the_description_has_examples_and_problems(live: Live) -> None:
+    schema = requests.get(live.url + "/openapi.json", timeout=10).json()
+    paths = {
+        *("/health", "/ready", "/metrics", "/v1/analyze", "/v1/analyze/batch", "/inference/analyze-frame", "/v1/jobs"),
+        *("/v1/jobs/{job_id}", "/v1/feedback", "/v1/model", "/v1/monitoring", "/v2/models/{name}/infer"),
+    }
+    assert paths <= set(schema["paths"])
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            problems = [status for status in operation["responses"] if status >= "400"]
+            assert problems, path
+    assert "example" in schema["components"]["schemas"]["Problem"]
