@@ -24,16 +24,22 @@ from unmask.fusion.apply import apply_fusion
 from unmask.fusion.fit import fit_fusion
 from unmask.fusion.thresholds import choose_operating_points
 from unmask.metrics import (
+    Metric,
     accuracy,
     bootstrap_estimate,
     bootstrap_estimates,
     bootstrap_values,
     brier,
+    calibration_error_if_perfect,
+    calibration_intercept,
+    calibration_slope,
+    clopper_pearson,
     delong,
     equal_error_rate,
     expected_calibration_error,
     f1,
     negative_log_likelihood,
+    paired_difference,
     pr_auc,
     precision,
     recall,
@@ -87,34 +93,62 @@ def _detector_rows(n: int, seed: int, shifts: list[float]) -> pd.DataFrame:
 def coverage() -> None:
     """Simulate data with correlated groups and count how often the interval holds the truth."""
     print("coverage of the 95 % interval, 600 simulations each, groups of 4 with a shared effect")
-    figures = {
+    figures: dict[str, Metric] = {
         "AUC": roc_auc,
         "PR-AUC": pr_auc,
         "Brier": brier,
         "NLL": negative_log_likelihood,
         "EER": equal_error_rate,
+        "TPR@.6": partial(recall, threshold=0.6),
+        "slope": calibration_slope,
+        "intercept": calibration_intercept,
     }
-    truth = {name: metric(*_grouped(1, 50_000)[:2]) or 0.0 for name, metric in figures.items()}
-    print("  groups  " + "  ".join(f"{name:>7}" for name in figures) + "    AUC by sample instead of group")
+    y, p, better, _ = _grouped(1, 50_000)
+    truth = {name: metric(y, p) or 0.0 for name, metric in figures.items()}
+    truth["by sample"], truth["AUC B-A"] = truth["AUC"], (roc_auc(y, better) or 0.0) - truth["AUC"]
+    names = [*figures, "AUC B-A", "by sample"]
+    print("  groups  " + "  ".join(f"{name:>9}" for name in names))
     for n_groups in (10, 20, 40, 100):
-        held = dict.fromkeys([*figures, "by sample"], 0)
+        held = dict.fromkeys(names, 0)
         for seed in range(600):
-            y, p, groups = _grouped(100 + seed, n_groups)
+            y, p, better, groups = _grouped(100 + seed, n_groups)
             rng = np.random.default_rng(seed)
             found = bootstrap_estimates(figures, y, {"system": p}, groups, rng=rng, resamples=500)["system"]
-            narrow = bootstrap_estimate(roc_auc, y, p, np.arange(len(y)), rng=rng, resamples=500)
-            for name, estimate in (*found.items(), ("by sample", narrow)):
-                known = truth["AUC" if name == "by sample" else name]
-                held[name] += (estimate.low or 0.0) <= known <= (estimate.high or np.inf)
-        shares = "  ".join(f"{held[name] / 600:7.1%}" for name in figures)
-        print(f"  {n_groups:6d}  {shares}    {held['by sample'] / 600:7.1%}", flush=True)
+            found["AUC B-A"] = paired_difference(roc_auc, y, p, better, groups, rng=rng, resamples=500)
+            found["by sample"] = bootstrap_estimate(roc_auc, y, p, np.arange(len(y)), rng=rng, resamples=500)
+            for name, estimate in found.items():
+                low = -np.inf if estimate.low is None else estimate.low
+                high = np.inf if estimate.high is None else estimate.high
+                held[name] += low <= truth[name] <= high
+        print(f"  {n_groups:6d}  " + "  ".join(f"{held[name] / 600:9.1%}" for name in names), flush=True)
+    print("  by sample: AUC with samples drawn instead of groups; B-A: paired difference of two systems")
+    print("ECE of probabilities that are exactly right, against its band under perfect calibration, 300 simulations")
+    for n in (30, 100, 600, 2000):
+        inside, mean = 0, 0.0
+        for seed in range(300):
+            rng = np.random.default_rng(seed)
+            p = sigmoid(rng.normal(0, 1.5, n))
+            observed = expected_calibration_error((rng.random(n) < p).astype(int), p) or 0.0
+            band = calibration_error_if_perfect(p, rng=rng)
+            inside += (band.low or 0.0) <= observed <= (band.high or 1.0)
+            mean += observed / 300
+        print(f"  n = {n:5d}: mean ECE {mean:.3f}, inside the band {inside / 300:.1%}", flush=True)
+    print("exact intervals of TPR and FPR (Clopper-Pearson), 3,000 simulations")
+    for n, rate in ((20, 0.9), (60, 0.05), (300, 0.01)):
+        hits = np.random.default_rng(0).binomial(n, rate, 3000)
+        bounds = {k: clopper_pearson(int(k), n) for k in set(hits.tolist())}
+        held = np.mean([(bounds[k].low or 0.0) <= rate <= (bounds[k].high or 1.0) for k in hits.tolist()])
+        print(f"  n = {n:4d}, true rate {rate:.2f}: {held:.1%}", flush=True)
 
 
-def _grouped(seed: int, n_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grouped(seed: int, n_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw labels, the probabilities of a system and of a better one, and groups that share an effect on both."""
     rng = np.random.default_rng(seed)
     groups, labels = np.repeat(np.arange(n_groups), 4), np.tile([0, 1, 0, 1], n_groups)
     effect = rng.standard_normal((n_groups, 2))[groups, labels]
-    return labels, sigmoid(2 * labels - 1 + 0.8 * effect + 0.6 * rng.standard_normal(len(labels))), groups
+    first = 2 * labels - 1 + 0.8 * effect + 0.6 * rng.standard_normal(len(labels))
+    second = 2.6 * labels - 1.3 + 0.8 * effect + 0.6 * rng.standard_normal(len(labels))
+    return labels, sigmoid(first), sigmoid(second), groups
 
 
 def gate() -> None:
