@@ -38,6 +38,7 @@ from unmask.media.video import VideoReader
 from unmask.metrics import roc_auc
 
 CONFIG = ExtractConfig(crops_per_video=4, crop_size_px=64)
+LOSSLESS = {"qp": "0", "preset": "ultrafast"}  # after strong blur the spectrum would be that of the encoder
 CLEAN = {"crf": "12", "preset": "veryfast", "threads": "1"}
 
 
@@ -78,8 +79,12 @@ def pulses(folder: Path) -> Iterator[Line]:
         yield Line(
             "pulse, noise of 3 grey levels", f"{bpm} ± 3 bpm", f"{found:.1f} bpm, {ratio:.1f} dB", abs(found - bpm) <= 3
         )
-    frozen = pulse_of(folder, (noisy(drawn(), np.random.default_rng(i)) for i in range(12 * FPS)))[0]
-    yield Line("pulse of a frozen face", "none: below 0 dB, or null", f"{frozen:.1f} dB", not frozen >= 0)
+    frozen = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        frozen.append(pulse_of(folder, (noisy(drawn(), rng, 3.0) for _ in range(12 * FPS)))[0])
+    shown = "highest of 3: " + f"{max(frozen):.1f} dB"
+    yield Line("pulse of a frozen face", "none: below 3 dB", shown, max(frozen) < 3)
 
 
 def pulse_of(folder: Path, frames: Iterator[np.ndarray]) -> tuple[float, float]:
@@ -216,7 +221,8 @@ def logos(folder: Path) -> Iterator[Line]:
         wall = np.repeat(np.tile(dead_leaves(3, 500, 700, 2500), (1, 2))[..., None], 3, axis=2)
         for index in range(90):
             frame = wall[60:420, 4 * index : 4 * index + 480].copy()
-            frame[60:316, 110:366] = drawn()
+            left = round(110 + 60 * np.sin(index / 12))
+            frame[120:312, left : left + 192] = drawn(size=192)
             if logo:
                 cv2.putText(frame, "AI", (20, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.3, (235, 235, 235), 4)
                 cv2.rectangle(frame, (12, 16), (90, 74), (235, 235, 235), 3)
@@ -229,7 +235,7 @@ def logos(folder: Path) -> Iterator[Line]:
 def monotone(folder: Path) -> Iterator[Line]:
     frames = list(talk(2, size=384, noise=4))
     blurs = [
-        features(folder, [cv2.GaussianBlur(f, (0, 0), sigma) if sigma else f for f in frames])
+        features(folder, [cv2.GaussianBlur(f, (0, 0), sigma) if sigma else f for f in frames], options=LOSSLESS)
         for sigma in (0, 0.7, 1.4, 2.8)
     ]
     for name, sign in (("quality.blur", -1), ("art.texture", -1), ("art.freq", -1)):

@@ -22,6 +22,9 @@ WORK_SCALE = 1.6  # of the face box, so that there is a ring around the face
 MIN_LIGHT, MAX_LIGHT = 10.0, 98.0  # CIELAB L* of the face between which colour means something
 SPECTRUM_SIDES_PX = (256, 128, 64)
 SPECTRUM_BAND = (0.1, 0.45)  # cycles per pixel
+# Log10 power of grey levels rounded to whole numbers under the window (1/12 · 0.375²), and half a decade more.
+ROUNDING_FLOOR = -1.4
+MIN_SPECTRUM_BINS = 6
 NAMES = ("art.edge", "art.texture", "art.color", "art.freq")
 
 
@@ -190,7 +193,13 @@ def _spectrum_plan(side: int) -> tuple[NDArray[np.float32], NDArray[np.intp], ND
 
 
 def spectral_slope(spectra: list[Floats]) -> float:
-    """Slope of mean log power over log frequency in the upper band (Durall et al. 2020)."""
+    """Slope of mean log power over log frequency in the upper band (Durall et al. 2020).
+
+    The band ends where only the rounding of grey levels is left: a strongly blurred picture would look flat there.
+    """
     frequency = np.arange(1, 65) / 128
-    band = (frequency >= SPECTRUM_BAND[0]) & (frequency <= SPECTRUM_BAND[1])
-    return float(np.polyfit(np.log10(frequency[band]), np.mean(spectra, axis=0)[band], 1)[0])
+    power = np.mean(spectra, axis=0)
+    band = np.flatnonzero((frequency >= SPECTRUM_BAND[0]) & (frequency <= SPECTRUM_BAND[1]))
+    lost = np.flatnonzero(power[band] < ROUNDING_FLOOR)
+    band = band[: max(MIN_SPECTRUM_BINS, lost[0] if len(lost) else len(band))]
+    return float(np.polyfit(np.log10(frequency[band]), power[band], 1)[0])
