@@ -14,6 +14,18 @@ from unmask.config import commented_defaults, load_config
 from unmask.errors import InputError
 
 
+@cli.command("sources")
+def known_sources() -> None:
+    """List known data sets: what they hold, on which terms, and how to get them.
+
+    Besides these, --source takes any folder, s3://bucket/prefix, https:// archive and Kaggle data set that holds media
+    in real/ and fake/.
+    """
+    from unmask.data.known_sets import described
+
+    click.echo(described())
+
+
 @cli.command()
 @click.option("--out", required=True, type=FOLDER, help="Folder to write.")
 @click.option("--videos", default=80, show_default=True, help="Number of clips, half of them fake.")
