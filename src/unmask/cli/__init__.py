@@ -1,12 +1,25 @@
 """The `unmask` command; the modules below add its subcommands."""
 
-from unmask.cli import analysis, data, features, local, pipeline, registry, retraining, serving, stages, training
+from unmask.cli import (
+    analysis,
+    data,
+    distillation,
+    features,
+    local,
+    pipeline,
+    registry,
+    retraining,
+    serving,
+    stages,
+    training,
+)
 from unmask.cli.root import cli, main
 
 __all__ = [
     "analysis",
     "cli",
     "data",
+    "distillation",
     "features",
     "local",
     "main",

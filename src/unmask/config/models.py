@@ -349,6 +349,20 @@ class BundleConfig(Section):
     calibration_crops: int = Field(default=128, ge=8, description="crops of train that set the ranges of 8-bit values")
 
 
+class DistillConfig(Section):
+    """`unmask distill`; how it is trained stands in `train`."""
+
+    student: str = Field(
+        default="timm:mobilenetv3_small_050", min_length=1, description="small detector that learns from the ensemble"
+    )
+    teacher_share: float = Field(
+        default=0.7, gt=0, le=1, description="of the ensemble's probability in what is taught; the rest is the label"
+    )
+    max_auc_loss: float = Field(
+        default=0.02, ge=0, le=0.5, description="AUC that the student may lose against the ensemble on val"
+    )
+
+
 class PromoteConfig(Section):
     """`unmask promote`."""
 
@@ -454,6 +468,7 @@ class UnmaskConfig(Section):
     fusion: FusionConfig = FusionConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     bundle: BundleConfig = BundleConfig()
+    distill: DistillConfig = DistillConfig()
     promote: PromoteConfig = PromoteConfig()
     serve: ServeConfig = ServeConfig()
     retraining: RetrainingConfig = RetrainingConfig()
