@@ -17,7 +17,8 @@ from release_parts import BLUR, EVAL_FRAMES, EXTRACT, POINT, PULSE, Parts, fusio
 
 from unmask.deployment.bundle import FeatureRange, FeatureReference
 from unmask.deployment.cautions import cautions
-from unmask.deployment.runtime import ANY_LENGTH, Bundle, evenly_spaced
+from unmask.deployment.examine import ANY_LENGTH
+from unmask.deployment.runtime import Bundle, evenly_spaced
 from unmask.deployment.verdict import Verdict, render_text
 from unmask.detectors import score_images
 from unmask.errors import ContractError, InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.special import expit
 
-from unmask.config import ExtractConfig, IngestConfig
+from unmask.config import ExtractConfig
 from unmask.deployment.bundle import (
     ENSEMBLE,
     EXTRACT,
@@ -32,14 +32,15 @@ from unmask.deployment.bundle import (
     read_manifest,
 )
 from unmask.deployment.cautions import cautions
+from unmask.deployment.examine import Examined, UnmeasurableError, examine
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, RuleEvidence, TimelinePoint, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
-from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, measure
+from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement
 from unmask.fusion.apply import apply_fusion, contributions
 from unmask.fusion.rules import rule_effects
 from unmask.media.preprocessing import decode_crop, to_input
-from unmask.media.probe import MediaFacts, Modality, probe
+from unmask.media.probe import MediaFacts, Modality
 from unmask.schemas import DetectorInfo, EnsembleInfo, FusionInfo, Manifest, OperatingPoint, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -48,34 +49,6 @@ THREADS = 2
 BATCH_SIZE = 16
 # Crops that the detectors look at for the course over time, the verdict's own among them; more cost time only.
 TIMELINE_CROPS = 32
-# A file is answered even if ingest would not have trained on it; that it is short or slow becomes a warning.
-ANY_LENGTH = IngestConfig(min_duration_s=0, min_fps=0)
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A file after its one decoding: all that a bundle needs to judge it.
-
-    Attributes:
-        facts: What the container says.
-        measurement: Features and face crops.
-    """
-
-    facts: MediaFacts
-    measurement: Measurement
-
-
-class Unmeasurable(MediaError):
-    """A file that is media, but could not be measured.
-
-    Args:
-        error: Why.
-        facts: What its container says.
-    """
-
-    def __init__(self, error: MediaError, facts: MediaFacts) -> None:
-        super().__init__(error.code, error.detail)
-        self.facts = facts
 
 
 @dataclass(frozen=True)
@@ -91,31 +64,6 @@ class Judgement:
     verdict: Verdict
     crop_probabilities: NDArray[np.float64]
     pushes: Mapping[str, float]
-
-
-def examine(
-    path: Path, extract: ExtractConfig, *, threads: int = 1, watch: Callable[[int, int], None] | None = None
-) -> Examined:
-    """Decode and measure a file, once.
-
-    Args:
-        path: A local image, video or audio file.
-        extract: How it is measured; of the bundle that will judge it.
-        threads: Of the decoder; the result does not depend on it.
-        watch: Called with frames seen and frames expected while a video is measured.
-
-    Returns:
-        What was measured.
-
-    Raises:
-        Unmeasurable: It is media, but too little of it decodes, or it shows no face.
-        MediaError: It is not media, or nothing of it decodes.
-    """
-    facts = probe(path, ANY_LENGTH)
-    try:
-        return Examined(facts, measure(path, facts.modality, extract, threads=threads, watch=watch))
-    except MediaError as error:
-        raise Unmeasurable(error, facts) from error
 
 
 @dataclass(frozen=True)
@@ -213,7 +161,7 @@ class Bundle:
         try:
             examined = examine(path, self.extract)
         except MediaError as error:
-            modality = error.facts.modality if isinstance(error, Unmeasurable) else None
+            modality = error.facts.modality if isinstance(error, UnmeasurableError) else None
             return self.refuse(called, modality, str(error), time.perf_counter() - start)
         verdict = self.judge(examined, name=called).verdict
         return verdict.model_copy(update={"seconds": time.perf_counter() - start})

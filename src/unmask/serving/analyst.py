@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from unmask.config import ServeConfig
-from unmask.deployment.runtime import Bundle, Examined, Judgement, Unmeasurable
+from unmask.deployment.examine import Examined, UnmeasurableError
+from unmask.deployment.runtime import Bundle, Judgement
 from unmask.deployment.verdict import Verdict
 from unmask.errors import MediaError, StorageError
 from unmask.fusion.apply import FLOW_ODDITY, artefact_factor, as_row, real_evidence
@@ -247,7 +248,7 @@ class Analyst:
         self, bundle: Bundle, examined: Examined | None, problem: MediaError | None, name: str, seconds: float
     ) -> Judgement:
         if examined is None:
-            modality = problem.facts.modality if isinstance(problem, Unmeasurable) else None
+            modality = problem.facts.modality if isinstance(problem, UnmeasurableError) else None
             return Judgement(bundle.refuse(name, modality, str(problem), seconds), np.empty(0), {})
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: bundle.judge(examined, name=name))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from unmask.deployment.runtime import Bundle, Examined
+from unmask.deployment.examine import Examined
+from unmask.deployment.runtime import Bundle
 from unmask.deployment.verdict import Verdict
 from unmask.schemas import Document, Estimate
 from unmask.serving.models import Version

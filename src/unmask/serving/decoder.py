@@ -25,7 +25,7 @@ import numpy as np
 import simplejpeg
 
 from unmask.config import ExtractConfig
-from unmask.deployment.runtime import Examined, Unmeasurable, examine
+from unmask.deployment.examine import Examined, UnmeasurableError, examine
 from unmask.errors import MediaError
 from unmask.features import Crop, Measurement
 from unmask.media.faces import networks
@@ -83,7 +83,7 @@ def _answer(job: dict[str, Any], answers: TextIO) -> dict[str, Any]:
             watch=_watch(answers, job["limits"]["max_duration_s"]),
         )
         return {"result": to_json(examined)}
-    except Unmeasurable as error:
+    except UnmeasurableError as error:
         return {"error": {"code": error.code, "detail": error.detail, "facts": asdict(error.facts)}}
     except MediaError as error:
         return {"error": {"code": error.code, "detail": error.detail.replace(path.name, "the file")}}

@@ -16,8 +16,9 @@ import numpy as np
 
 from unmask.config import ExtractConfig
 from unmask.deployment.bundle import MANIFEST
+from unmask.deployment.examine import Examined
 from unmask.deployment.example import check_example
-from unmask.deployment.runtime import Bundle, Examined
+from unmask.deployment.runtime import Bundle
 from unmask.errors import ContractError, UnmaskError
 from unmask.features import CATALOGUE, Crop, Measurement
 from unmask.media.crops import encode_crop

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.config import ExtractConfig
-from unmask.deployment.runtime import Examined, Unmeasurable
+from unmask.deployment.examine import Examined, UnmeasurableError
 from unmask.errors import MediaError, UnmaskError
 from unmask.media.pool import THREAD_VARIABLES
 from unmask.media.probe import MediaFacts
@@ -191,7 +191,7 @@ class DecoderPool:
                 return from_json(answer["result"])
             error = MediaError(answer["error"]["code"], answer["error"]["detail"])
             facts = answer["error"].get("facts")
-            raise Unmeasurable(error, MediaFacts(**facts)) if facts else error
+            raise UnmeasurableError(error, MediaFacts(**facts)) if facts else error
         raise MediaError("crashed", f"the decoder died {ATTEMPTS} times on this file")
 
     async def _new(self) -> _Decoder:

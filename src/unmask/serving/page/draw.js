@@ -227,6 +227,9 @@ export function reliability(analysis, models) {
       el("li", {}, `genuine files wrongly called fake: ${range(point.false_positive_rate)}`),
       el("li", {}, `fakes found: ${range(point.true_positive_rate)}`)),
     point.note ? el("p", { class: "hint" }, point.note) : null,
+    el("p", { class: "hint" }, "The estimate takes fakes to be as common as in that material "
+      + `(${files(point.true_positive_rate.n)} of ${files(point.true_positive_rate.n + point.false_positive_rate.n)}). `
+      + "Where fakes are rarer, fewer of such files are fakes than it says."),
     el("p", { class: "hint" }, "How it does on other material, for example other kinds of forgery, cameras or compression, "
       + "is not known from these figures."));
   return card;
