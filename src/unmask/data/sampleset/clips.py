@@ -21,6 +21,7 @@ from unmask.schemas import sha256_file
 
 # The clips are far smaller than those of FaceForensics++, so a factor of 40 would leave no face to look at.
 CRF = {"c23": 23, "c40": 29}
+BACKGROUND_MARGIN = 0.15  # on each side, of the picture's side
 TORSO_FOLLOWS = (0.35, 0.3)  # share of the head's movement that the shoulders make, right and down
 
 
@@ -94,7 +95,9 @@ class _Set:
         self.person = identity_of(job, job.target)
         self.actor = Actor(self.person, self.framing)
         self.light: Light = draw_light(rng)
-        self._background, self.place = paint_background(rng, side)
+        # Painted with a margin, into which the camera sways.
+        self._margin = round(side * BACKGROUND_MARGIN)
+        self._background, self.place = paint_background(rng, side + 2 * self._margin)
         self._torso = paint_torso(self.person, self.light, rng, side, self.framing.centre, self.framing.px_per_unit)
         self.camera = Camera(job.generator(job.target, _CAMERA), side)
         n_frames = round(job.duration_s * job.fps)
@@ -109,7 +112,9 @@ class _Set:
         texture = self.actor.light_up(expression, pose, self.light, float(self.performance.pulse[index]))
         head = look_up(texture, warp)
         moved = [pose.camera[i] + TORSO_FOLLOWS[i] * pose.shift[i] * self.framing.px_per_unit for i in (0, 1)]
-        picture = lay_over(shifted(self._background, pose.camera), shifted(self._torso, (moved[0], moved[1])))
+        behind = (pose.camera[0] - self._margin, pose.camera[1] - self._margin)
+        background = shifted(self._background, behind, self.framing.side_px)
+        picture = lay_over(background, shifted(self._torso, (moved[0], moved[1])))
         return self.camera.expose(lay_over(picture, head), self._exposure), Shot(pose, expression, warp)
 
 

@@ -24,7 +24,7 @@ from unmask.schemas import StageOutcome, new_directory, sha256_file
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 2  # raise it whenever the same parameters give other pictures or sounds
+GENERATOR_VERSION = 3  # raise it whenever the same parameters give other pictures or sounds
 FPS = 25
 CLIPS_OF_GROUP = 4
 MIN_VIDEOS = 16  # four groups, one for each split

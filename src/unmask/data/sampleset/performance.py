@@ -14,6 +14,9 @@ from unmask.data.sampleset.voice import Syllable, mouth_track, plan_speech
 Floats = NDArray[np.float64]
 
 BLINK_CLOSING_S, BLINK_SHUT_S, BLINK_OPENING_S = 0.08, 0.05, 0.15
+# Slow sway and quick tremor of the camera, face units: one clip in four is on a tripod, the rest are held by hand.
+HANDS = ((0.0, 0.0), (0.09, 0.0014), (0.11, 0.003), (0.13, 0.003))
+SWAY_S = 0.6
 # Share of the pulse's amplitude that each colour shows: blood absorbs green most (Verkruysse 2008).
 PULSE_RGB = (0.45, 1.0, 0.6)
 
@@ -115,12 +118,12 @@ def perform(identity: Identity, n_frames: int, fps: int, px_per_unit: float, rng
     pitch = rng.normal(0, 0.03) + _drift(times_s, 0.7, 0.03, rng) + 0.12 * opening
     roll = rng.normal(0, 0.03) + _drift(times_s, 1.1, 0.025, rng)
     shift_x, shift_y = _drift(times_s, 0.9, 0.03, rng), _drift(times_s, 0.8, 0.018, rng)
-    hand = rng.choice((0.0, 0.004, 0.009)) * px_per_unit  # tripod or hand
-    camera_x = hand * (_drift(times_s, 0.5, 1, rng) + _drift(times_s, 0.09, 0.35, rng))
-    camera_y = hand * (_drift(times_s, 0.5, 1, rng) + _drift(times_s, 0.09, 0.35, rng))
     smile = np.clip(rng.normal(0.02, 0.012) + _drift(times_s, 1.5, 0.008, rng), 0, 0.05)
     beat = 2 * np.pi * (identity.pulse_bpm / 60 * times_s + rng.random())
     pulse = rng.uniform(0.005, 0.008) * (np.sin(beat) + 0.35 * np.sin(2 * beat - 0.9))
+    sway, tremor = HANDS[int(rng.integers(len(HANDS)))]
+    camera_x = px_per_unit * (_drift(times_s, SWAY_S, sway, rng) + _drift(times_s, 0.09, tremor, rng))
+    camera_y = px_per_unit * (_drift(times_s, SWAY_S, 0.7 * sway, rng) + _drift(times_s, 0.09, tremor, rng))
     poses = tuple(
         Pose(a, b, c, (d, e), (f, g))
         for a, b, c, d, e, f, g in np.stack([yaw, pitch, roll, shift_x, shift_y, camera_x, camera_y], axis=1).tolist()

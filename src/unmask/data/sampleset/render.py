@@ -148,11 +148,17 @@ def lay_over(background: Floats, layer: Floats) -> Floats:
     )
 
 
-def shifted(image: Floats, move: tuple[float, float]) -> Floats:
-    """Move a picture by parts of a pixel; the border is repeated, or stays clear in a layer."""
+def shifted(image: Floats, move: tuple[float, float], side_px: int | None = None) -> Floats:
+    """Move a picture by parts of a pixel; the border is repeated, or stays clear in a layer.
+
+    Args:
+        image: ``(S, S, C)``, float32.
+        move: Right and down, pixels.
+        side_px: Side of the result, cut from the upper left; None keeps that of the picture.
+
+    Returns:
+        The moved picture.
+    """
+    size = (side_px, side_px) if side_px else (image.shape[1], image.shape[0])
     matrix = np.asarray([[1, 0, move[0]], [0, 1, move[1]]], np.float32)
-    return np.asarray(
-        cv2.warpAffine(
-            image, matrix, (image.shape[1], image.shape[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-    )
+    return np.asarray(cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

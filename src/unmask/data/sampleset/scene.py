@@ -91,7 +91,7 @@ def paint_background(rng: np.random.Generator, side_px: int) -> tuple[Floats, st
             at = (int(rng.uniform(0, side_px)), int(rng.uniform(0, 0.8 * side_px)))
             glow = _hsv(rng.uniform(0.02, 0.16), rng.uniform(0.2, 0.7), rng.uniform(0.5, 1))
             cv2.circle(image, at, int(side_px * rng.uniform(0.015, 0.05)), glow.tolist(), -1, cv2.LINE_AA)
-    image = blurred(image, side_px * rng.uniform(0.006, 0.02))
+    image = blurred(image, side_px * rng.uniform(0.004, 0.014))
     grain = cv2.resize(rng.standard_normal((side_px // 3, side_px // 3), dtype=np.float32), (side_px, side_px))
     return np.clip(image * (1 + 0.015 * grain)[..., None], 0, 255).astype(np.float32), kind
 
