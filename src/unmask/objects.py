@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from unmask.errors import InputError, StorageError
@@ -110,7 +110,7 @@ class FolderStore:
 
     def address(self, key: str) -> str:
         """Absolute path of an object."""
-        return str(self._path(key))
+        return f"{self._root}/{_checked(key)}"
 
     def stat(self, key: str) -> StoredObject | None:
         """Describe a file; None if there is none."""
@@ -156,10 +156,7 @@ class FolderStore:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key)
-        if not key or parts.is_absolute() or ".." in parts.parts:
-            raise InputError(f"{key!r} is not a key of a store.", "Use a relative path without '..'.")
-        return self._root / parts
+        return self._root / _checked(key)
 
     def _described(self, path: Path) -> StoredObject:
         return _described(path.relative_to(self._root).as_posix(), path.stat())
@@ -170,6 +167,12 @@ class FolderStore:
                 shutil.copyfile(source, temporary)
         except OSError as error:
             raise StorageError(f"{source} cannot be copied to {target} ({error}).", "Check the path.") from error
+
+
+def _checked(key: str) -> str:
+    if not key or key.startswith("/") or ".." in key.split("/"):
+        raise InputError(f"{key!r} is not a key of a store.", "Use a relative path without '..'.")
+    return key
 
 
 def _described(key: str, facts: os.stat_result) -> StoredObject:

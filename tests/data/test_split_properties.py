@@ -55,7 +55,8 @@ PADDING = [
 
 def frame_of(rows: Sequence[Sample]) -> pd.DataFrame:
     rows = sorted(rows, key=lambda row: row.number)
-    alike = [(i, row.like) for i, row in enumerate(rows) if row.like is not None and row.like < len(rows)]
+    looks: dict[int, int] = {}
+    alike = [(looks.setdefault(row.like, i), i) for i, row in enumerate(rows) if row.like is not None]
     keys = [{f"p{person:03d}" for person in row.people} for row in rows]
     return pd.DataFrame(
         {

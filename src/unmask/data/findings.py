@@ -126,13 +126,10 @@ def _official(listing: Listing, result: SplitResult, official: str) -> list[str]
 def _near_duplicates(likeness: Likeness, listing: Listing) -> list[str]:
     """Report pairs with two labels that the names do not relate; forgeries of a named video are no news."""
     files = listing.files
-    keys = identity_keys(files)
-    across = [
-        pair
-        for pair in likeness.pairs
-        if files[pair.first].label != files[pair.second].label
-        and not keys[files[pair.first].sample_id] & keys[files[pair.second].sample_id]
-    ]
+    across = [pair for pair in likeness.pairs if files[pair.first].label != files[pair.second].label]
+    if across:
+        keys = identity_keys(files)
+        across = [p for p in across if not keys[files[p.first].sample_id] & keys[files[p.second].sample_id]]
     found = []
     if across:
         examples = "; ".join(

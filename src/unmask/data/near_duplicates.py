@@ -30,6 +30,7 @@ CHUNK = 2_000_000  # candidates looked at together
 VERIFIED_TOGETHER = 20_000
 # Correlations of two thumbnails that both must reach: all, colour alone, and detail finer than an eighth.
 MIN_ALL, MIN_COLOUR, MIN_DETAIL = 0.88, 0.92, 0.80
+MIN_BRIGHTNESS = 0.75  # of brightness alone; below that, nothing else is looked at
 # Without colour there is less to go by.
 MIN_ALL_GREY, MIN_DETAIL_GREY = 0.94, 0.88
 COLOURLESS = 2.0  # mean deviation from grey, in grey levels
@@ -218,19 +219,24 @@ def _likeness(a: Bytes, b: Bytes, factor: float) -> Floats:
         factor: Of all thresholds.
     """
     found = np.zeros(len(a), np.float32)
-    x, y = a.astype(np.float32), b.astype(np.float32)
-    overall = _correlation(x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True))
-    left = np.flatnonzero(overall >= factor * MIN_ALL)
+    x, y = (table.reshape(len(table), -1, 3).astype(np.float32) for table in (a, b))
+    greys = [table.mean(axis=2) for table in (x, y)]
+    brightness = _correlation(*(table - table.mean(axis=1, keepdims=True) for table in greys))
+    left = np.flatnonzero(brightness >= factor * MIN_BRIGHTNESS)
     if not len(left):
         return found
-    x, y = (table[left].reshape(len(left), THUMB_PX, THUMB_PX, 3) for table in (x, y))
-    colours = [(table - table.mean(axis=3, keepdims=True)).reshape(len(left), -1) for table in (x, y)]
+    x, y, brightness = x[left], y[left], brightness[left]
+    whole = _correlation(*((table - table.mean(axis=(1, 2), keepdims=True)).reshape(len(left), -1) for table in (x, y)))
+    colours = [(table - table.mean(axis=2, keepdims=True)).reshape(len(left), -1) for table in (x, y)]
     grey = np.minimum(*(np.abs(colour).mean(axis=1) for colour in colours)) < COLOURLESS
-    detail = _correlation(_detail(x), _detail(y))
-    colourful = (_correlation(*colours) >= factor * MIN_COLOUR) & (detail >= factor * MIN_DETAIL)
-    colourless = (overall[left] >= factor * MIN_ALL_GREY) & (detail >= factor * MIN_DETAIL_GREY)
-    alike = np.where(grey, colourless, colourful)
-    found[left] = np.where(alike, detail, 0)
+    fine = [_detail(table) for table in (x, y)]
+    detail = _correlation(*(table.reshape(len(left), -1) for table in fine))
+    detail_grey = _correlation(*(table.mean(axis=2) for table in fine))
+    colourful = (
+        (whole >= factor * MIN_ALL) & (_correlation(*colours) >= factor * MIN_COLOUR) & (detail >= factor * MIN_DETAIL)
+    )
+    colourless = (brightness >= factor * MIN_ALL_GREY) & (detail_grey >= factor * MIN_DETAIL_GREY)
+    found[left] = np.where(grey, np.where(colourless, detail_grey, 0), np.where(colourful, detail, 0))
     return found
 
 
@@ -241,13 +247,14 @@ def _correlation(x: Floats, y: Floats) -> Floats:
 
 
 def _detail(thumbs: Floats) -> Floats:
-    """Take away what is coarser than an eighth of the side: ``(N, 12, 12, 3)`` to ``(N, 432)``."""
+    """Take away what is coarser than an eighth of the side: ``(N, 144, 3)`` to the same, of mean 0."""
     place = np.arange(THUMB_PX)
     kernel = np.exp(-0.5 * ((place[:, None] - place[None, :]) / DETAIL_SIGMA) ** 2).astype(np.float32)
     kernel /= kernel.sum(axis=1, keepdims=True)
-    coarse = np.einsum("ab,nbxc->naxc", kernel, np.einsum("ab,nxbc->nxac", kernel, thumbs))
-    fine: Floats = (thumbs - coarse).reshape(len(thumbs), -1)
-    fine -= fine.mean(axis=1, keepdims=True)
+    square = thumbs.reshape(len(thumbs), THUMB_PX, THUMB_PX, 3)
+    coarse = np.einsum("ab,nbxc->naxc", kernel, np.einsum("ab,nxbc->nxac", kernel, square))
+    fine: Floats = (square - coarse).reshape(thumbs.shape)
+    fine -= fine.mean(axis=(1, 2), keepdims=True)
     return fine
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 
 from unmask.objects import ObjectStore
 
@@ -82,7 +81,8 @@ class SourceFile:
     @property
     def stem(self) -> str:
         """Name without suffix."""
-        return PurePosixPath(self.relative).stem
+        name = self.relative.rpartition("/")[2]
+        return name.rpartition(".")[0] or name
 
 
 @dataclass

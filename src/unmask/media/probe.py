@@ -10,7 +10,7 @@ import hashlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
@@ -95,7 +95,7 @@ class MediaFacts:
 
     def columns(self) -> dict[str, Any]:
         """Give the columns of the samples table that a probe fills."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def expected_modality(name: str) -> Modality | None:

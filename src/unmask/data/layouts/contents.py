@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from unmask.data.sources import Source, SourceFile, compression_of
@@ -50,7 +49,7 @@ class Contents:
         found = cls(source, [], {})
         for stored in source.files.objects():
             *folders, name = stored.key.lower().split("/")
-            suffix = PurePosixPath(name).suffix
+            suffix = f".{name.rpartition('.')[2]}"
             hidden = name.startswith((".", "~")) or any(folder.startswith(".") for folder in folders)
             if hidden or name in SYSTEM_FILES or suffix in UNFINISHED_SUFFIXES:
                 found.ignored["hidden, system or unfinished files"] += 1
