@@ -95,18 +95,21 @@ class SortedScores:
         at_or_above = self.count_at_least(self.real_scores, self.fake_scores)
         return strictly, strictly if np.array_equal(strictly, at_or_above) else at_or_above
 
-    def weigh(self, weights: CountArray | None = None) -> WeightedScores:
+    def weigh(
+        self, weights: CountArray | None = None, totals: tuple[FloatArray, FloatArray] | None = None
+    ) -> WeightedScores:
         """Attach weights.
 
         Args:
             weights: ``(B, N)`` how often each sample counts, one row a resample; None counts every sample once.
+            totals: Weight of all fakes and of all reals, each ``(B,)``, where it is known; systems share it.
 
         Returns:
             The weighed scores.
         """
         if weights is None:
             weights = np.ones((1, self.n), dtype=np.int32)
-        return WeightedScores(self, _pick(weights, self.fake_order), _pick(weights, self.real_order))
+        return WeightedScores(self, _pick(weights, self.fake_order), _pick(weights, self.real_order), totals)
 
 
 class WeightedScores:
@@ -116,14 +119,20 @@ class WeightedScores:
         base: The sorted scores.
         fake_weights: ``(B, P)``, in the order of ``base.fake_order``.
         real_weights: ``(B, R)``, in the order of ``base.real_order``.
+        totals: Their sums, each ``(B,)``; None computes them.
     """
 
-    def __init__(self, base: SortedScores, fake_weights: CountArray, real_weights: CountArray) -> None:
+    def __init__(
+        self,
+        base: SortedScores,
+        fake_weights: CountArray,
+        real_weights: CountArray,
+        totals: tuple[FloatArray, FloatArray] | None = None,
+    ) -> None:
         self.base = base
         self.fake_weights = fake_weights
         self.real_weights = real_weights
-        self.fakes: FloatArray = fake_weights.sum(axis=1).astype(np.float64)
-        self.reals: FloatArray = real_weights.sum(axis=1).astype(np.float64)
+        self.fakes, self.reals = totals or (_total(fake_weights), _total(real_weights))
 
     @cached_property
     def cumulative_reals(self) -> CountArray:
@@ -153,6 +162,11 @@ class WeightedScores:
         reals = int(SortedScores.count_at_least(self.base.real_scores, threshold))
         hits, alarms = self.fake_weights[:, :fakes].sum(axis=1), self.real_weights[:, :reals].sum(axis=1)
         return hits.astype(np.float64), alarms.astype(np.float64)
+
+
+def _total(weights: CountArray) -> FloatArray:
+    total: FloatArray = weights.sum(axis=1).astype(np.float64)
+    return total
 
 
 def _pick(rows: CountArray, columns: IntArray) -> CountArray:

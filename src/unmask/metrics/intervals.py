@@ -120,13 +120,16 @@ def bootstrap_values(
     fast = [weighted_form(metric) for metric in metrics]
     systems = [SortedScores(y, table[:, column]) for column in range(table.shape[1])]
     out = np.full((resamples, len(systems), len(metrics)), np.nan)
+    of_fakes = np.flatnonzero(y == 1)
     start = 0
     for counts in resample_counts(n_groups, resamples, len(y), rng) if n_groups else ():
         weights = np.take(counts, codes, 1)
+        fakes = np.take(weights, of_fakes, 1).sum(axis=1).astype(np.float64)
+        totals = fakes, weights.sum(axis=1) - fakes
         rows = slice(start, start + len(counts))
         start += len(counts)
         for s, system in enumerate(systems):
-            weighed = system.weigh(weights)
+            weighed = system.weigh(weights, totals)
             for m, (metric, form) in enumerate(zip(metrics, fast, strict=True)):
                 out[rows, s, m] = _by_rows(metric, y, table[:, s], weights) if form is None else form(weighed)
     return out
@@ -233,7 +236,7 @@ def _estimate(
         return _perfect_auc(value, labels, codes, n_groups, confidence)
     method = f"cluster bootstrap over {n_groups} groups"
     scale = _SCALES.get(metric.func if isinstance(metric, partial) else metric, _LOGIT)
-    if weighted_form(metric) is not None and scale is not None and scale.holds(value):
+    if weighted_form(metric) is not None and scale.holds(value):
         return _studentised(value, values, n, method, n_groups, confidence, scale)
     return percentile_estimate(value, values, n, method, confidence, n_groups=n_groups)
 
@@ -244,32 +247,37 @@ class _Scale:
 
     Attributes:
         name: For ``method``.
-        high: Upper end of the figure's own scale; the lower one is 0.
+        high: Upper end of the figure's own scale; the lower one is 0. Without number: the figure has no ends.
     """
 
     name: str
     high: float
 
     def holds(self, value: float) -> bool:
-        return 0 < value < self.high
+        return math.isnan(self.high) or 0 < value < self.high
 
     def slope(self, value: float) -> float:
         """How fast the transformed value grows with the value."""
+        if math.isnan(self.high):
+            return 1.0
         return 1 / value if math.isinf(self.high) else 1 / (value * (1 - value))
 
     def moved(self, value: float, by: float) -> float:
         """Move by a distance on the transformed scale and come back."""
+        if math.isnan(self.high):
+            return value + by
         if math.isinf(self.high):
             return value * math.exp(by)
         return float(special.expit(special.logit(value) + by))
 
 
 _LOGIT = _Scale("logit", 1.0)
-# None: without ends, and skewed, so that percentiles serve better.
-_SCALES: dict[Any, _Scale | None] = {
+# Slopes of resamples are skewed the same way as slopes of few samples, so their percentiles err twice.
+_PLAIN = _Scale("plain", math.nan)
+_SCALES: dict[Any, _Scale] = {
     negative_log_likelihood: _Scale("log", math.inf),
-    calibration_slope: None,
-    calibration_intercept: None,
+    calibration_slope: _PLAIN,
+    calibration_intercept: _PLAIN,
 }
 
 
