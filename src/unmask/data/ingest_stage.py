@@ -43,6 +43,7 @@ from unmask.data.media_store import keep_media
 from unmask.data.normalise import normalise
 from unmask.data.sources import Listing, Source, SourceFile
 from unmask.data.splits import SplitResult, assign_splits
+from unmask.data.summary import summary
 from unmask.errors import InputError
 from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
@@ -54,6 +55,8 @@ from unmask.schemas import (
     write_table,
 )
 from unmask.schemas.tables import SPLITS
+
+SUMMARY_FILE = "summary.md"
 
 
 def run_ingest(
@@ -69,7 +72,7 @@ def run_ingest(
 ) -> StageOutcome:
     """Find, check, group and split media.
 
-    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``,
+    Writes ``samples.parquet`` (one row a file, unusable ones with a reason), ``dataset.json``, ``summary.md``,
     ``near_duplicates.parquet``, and ``files.parquet`` and ``ingest.json`` (what the next run needs to read only new
     files). If ``out`` holds an earlier result, unchanged files are not read again, and samples keep their split as long
     as seed and fractions are the same.
@@ -130,6 +133,7 @@ def run_ingest(
         write_table(folder / FILES_FILE, files_table(listing.files, inspections), FILES)
         write_table(folder / PAIRS_FILE, pairs_table(listing.files, likeness.pairs), PAIRS)
         info.save(folder / "dataset.json")
+        (folder / SUMMARY_FILE).write_text(summary(info, frame), encoding="utf-8")
         index.save(folder / INDEX_FILE)
     if store:
         remember(out, store, remembered_key(sources))
