@@ -70,7 +70,7 @@ def features(form: Literal["markdown", "html"], plots: Sequence[Path], out: Path
     With --plot, draw what the features of videos are measured from.
     """
     if plots:
-        from unmask.features.timeline import plot_timeline
+        from unmask.evaluation.timeline import plot_timeline
 
         if out is None:
             raise click.UsageError("Give --out FILE.png with --plot.")
