@@ -297,6 +297,7 @@ def test_words_of_figures() -> None:
     assert number(0.99999, "%") == ">99.9 %"
     assert number(1e-6, "%") == "<0.1 %"
     assert number(0.0, "%") == "0 %"
+    assert interval(Estimate(value=0.5, low=1e-9, high=1 - 1e-9, n=6), "%") == "<0.1 to >99.9 %"
     assert tied("5 % of n = 3, 0.1–0.2") == "5\u00a0% of n\u00a0=\u00a03, 0.1\u2060–\u20600.2"
 
 

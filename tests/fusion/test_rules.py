@@ -15,7 +15,15 @@ from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.apply import apply_fusion, artefact_factor, contributions, real_evidence
 from unmask.fusion.fit import FusionFit, fit_fusion
 from unmask.fusion.fuse_stage import run_fuse
-from unmask.fusion.rules import FeedbackCount, count_feedback, feedback_factors, fit_rules, rule_effects, with_feedback
+from unmask.fusion.rules import (
+    FeedbackCount,
+    count_feedback,
+    feedback_factors,
+    fit_rules,
+    rule_changes,
+    rule_effects,
+    with_feedback,
+)
 from unmask.schemas import VIDEO_SCORES, ArtefactScale, FusionInfo, FusionRules, RealEvidence, read_table
 
 Draw = Callable[..., pd.DataFrame]
@@ -52,7 +60,7 @@ def test_off_by_default(draw: Draw) -> None:
 
 def test_bounds_are_rare_among_fakes_and_the_frequency_is_told(draw: Draw) -> None:
     rows = _rows(draw)
-    rules, told = fit_rules(rows, DIRECTIONS, BOTH)
+    rules, told = fit_rules(rows, DIRECTIONS, BOTH, FEATURES)
     rule = rules.real_evidence
     assert set(rule.bounds) == {"temp.flow_oddity", "temp.rppg"}  # neither traces nor quality are camera evidence
     fakes, reals = rows[rows["label"] == 1], rows[rows["label"] == 0]
@@ -64,7 +72,9 @@ def test_bounds_are_rare_among_fakes_and_the_frequency_is_told(draw: Draw) -> No
     ]
     assert (rule.reals.value, rule.fakes.value) == pytest.approx((hit[0].mean(), hit[1].mean()))
     assert rule.reals.value > 5 * rule.fakes.value
-    assert f"caps {rule.reals} of calib reals" in told[0]
+    assert told[0].startswith("Rule real_evidence: on calib, 1 strong sign of a camera or more hold")
+    assert f"of {int((rows['label'] == 0).sum())} reals and " in told[0]
+    assert told[0].count("at 0.3 or less") == 1
     assert ("are usual" in told[0]) == (not 0.1 <= rule.reals.value <= 0.3)
 
 
@@ -142,15 +152,37 @@ def test_thresholds_are_chosen_on_what_the_rules_leave(draw: Draw) -> None:
 
 def test_rules_that_calib_is_too_small_for_are_left_out(draw: Draw) -> None:
     rows = _rows(draw, n=12)
-    rules, told = fit_rules(rows, DIRECTIONS, BOTH)
+    rules, told = fit_rules(rows, DIRECTIONS, BOTH, FEATURES)
     assert rules == FusionRules()
     assert all("left out" in sentence for sentence in told)
     assert _fit(rows, BOTH).info.rules == FusionRules()
 
 
+def test_a_rule_with_nothing_to_act_on_is_left_out(draw: Draw) -> None:
+    rules, told = fit_rules(_rows(draw), DIRECTIONS, BOTH, ["ensemble", "temp.rppg"])
+    assert rules.artefact_scale is None
+    assert "have no say" in told[1]
+
+
+def test_changes_of_many_samples_are_those_of_each(draw: Draw) -> None:
+    rows = _rows(draw)
+    info = with_feedback(_fit(rows, BOTH).info, {"art.edge": FeedbackCount(0, 9)})
+    changes = rule_changes(info, rows["logit"], _columns(rows))
+    assert list(changes) == ["feedback", "artefact_scale", "real_evidence"]
+    total = apply_fusion(info, rows["logit"], _columns(rows))
+    free = apply_fusion(info.model_copy(update={"rules": FusionRules()}), rows["logit"], _columns(rows))
+    assert sum(changes.values()) == pytest.approx(total - free)
+    for place in (0, 7, 31):
+        row = rows.iloc[place]
+        values = {name: None if np.isnan(row[name]) else float(row[name]) for name in FEATURES}
+        effects = {effect.rule: effect.change for effect in rule_effects(info, float(row["logit"]), values)}
+        expected = {name: change[place] for name, change in changes.items() if change[place] != 0}
+        assert effects == pytest.approx(expected)
+
+
 def test_rules_see_calib_only(draw: Draw) -> None:
     with pytest.raises(LeakError):
-        fit_rules(_rows(draw).assign(split="test"), DIRECTIONS, BOTH)
+        fit_rules(_rows(draw).assign(split="test"), DIRECTIONS, BOTH, FEATURES)
 
 
 def test_rules_reach_the_scores(build: Callable[..., tuple[Path, Path, Path]], draw: Draw, tmp_path: Path) -> None:

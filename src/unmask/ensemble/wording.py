@@ -93,9 +93,28 @@ def _right_when_certain(rows: pd.DataFrame, threshold: float) -> list[str]:
     if not len(rows) or certain.all() or not certain.any():
         return []
     sure, unsure = (clopper_pearson(int(right[part].sum()), int(part.sum())) for part in (certain, ~certain))
-    return [f"On calib the ensemble is right on {_share(sure)} of the certain and {_share(unsure)} of the uncertain."]
+    told = f"{share_of(sure, 'certain one')} and {share_of(unsure, 'uncertain one')}"
+    return [f"On calib the ensemble is right on {told}."]
 
 
-def _share(estimate: Estimate) -> str:
-    value, low, high = (f"{number or 0.0:.0%}" for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}] (n = {estimate.n})"
+def share_of(estimate: Estimate, one: str) -> str:
+    """Write a share with its interval and what it is of.
+
+    Args:
+        estimate: In [0, 1].
+        one: What is counted, in the singular.
+
+    Returns:
+        For example ``10% [0.3%, 45%] of 10 reals``.
+    """
+    if estimate.value is None:
+        return f"none of {counted(estimate.n, one)}"
+    if estimate.low is None or estimate.high is None:
+        return f"{_percent(estimate.value)} of {counted(estimate.n, one)}"
+    ends = f"[{_percent(estimate.low)}, {_percent(estimate.high)}]"
+    return f"{_percent(estimate.value)} {ends} of {counted(estimate.n, one)}"
+
+
+def _percent(value: float) -> str:
+    # Whole per cents hide what matters most near 0 and 1.
+    return f"{value:.0%}" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{value:.1%}"

@@ -27,7 +27,7 @@ from unmask.evaluation.inputs import SystemScores
 from unmask.evaluation.perturbations import PERTURBATIONS
 from unmask.evaluation.wording import Unit, count, full, interval, number
 from unmask.fusion.apply import ENSEMBLE
-from unmask.schemas import DetectorInfo, Estimate, InputWeight, OperatingPoint
+from unmask.schemas import DetectorInfo, Estimate, FusionInfo, InputWeight, OperatingPoint
 
 MAX_CURVE_POINTS = 400
 RELIABILITY_BINS = 10
@@ -492,13 +492,13 @@ def _epochs(plot: Plot, lines: Sequence[tuple[Sequence[Point], int]], best_epoch
             plot.dot(x, y, style, radius=2.6)
 
 
-def importance(weights: Sequence[InputWeight], titles: Mapping[str, str], *, used: bool, limit: int = 20) -> Chart:
+def importance(weights: Sequence[InputWeight], titles: Mapping[str, str], fusion: FusionInfo, limit: int = 20) -> Chart:
     """Draw what the fusion leans on, which way, and how sure that is.
 
     Args:
         weights: The largest first.
         titles: Input to readable name.
-        used: Whether this fusion gives the verdicts.
+        fusion: Says whether these weights are used, and whether they were fitted or written.
         limit: How many of the largest are shown.
 
     Returns:
@@ -511,23 +511,30 @@ def importance(weights: Sequence[InputWeight], titles: Mapping[str, str], *, use
     for weight in shown:
         one = weight.coefficient
         style = UNSURE_STYLE if not weight.clear else FAKE_STYLE if (one.value or 0) > 0 else REAL_STYLE
-        text = f"{one.value or 0:+.2f} ({interval(one, digits=2)})"
+        text = _signed(one)
         bars.append(Bar(titles.get(weight.input, weight.input), one.value, one.low, one.high, text, style))
     ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None]
-    title = "Features that fusion leans on" if used else "Features that fusion would lean on"
+    fitted = fusion.method != "fallback"
+    title = "Features that fusion leans on" if fusion.used else "Features that fusion would lean on"
+    title = title if fitted else "Written weights of the features"
     words = "; ".join(f"{bar.label} {bar.text}" for bar in bars) or "0 features"
     rest = f" The {len(alone) - len(shown)} smaller ones are left out." if len(alone) > len(shown) else ""
+    n = shown[0].coefficient.n if shown else 0
+    how = (
+        f"Fitted on calib, with 95 % intervals; n = {n}. One whose interval holds 0 has no sure direction. Not a proof "
+        "of cause."
+        if fitted
+        else "Not fitted: the directions are those that the catalogue of features expects."
+    )
     axis = signed_axis("push on the logit by one standard deviation more", ends)
     return Chart(
         title,
         interval_rows(title, words, bars, axis, 0.0),
-        "To the right, a high value speaks for fake; to the left, for real. Fitted on calib, with 95 % intervals; n = "
-        f"{shown[0].coefficient.n if shown else 0}. One whose interval holds 0 has no sure direction. Not a proof of "
-        f"cause.{_networks_beside(weights)}{rest}",
+        f"To the right, a high value speaks for fake; to the left, for real. {how}{_networks_beside(weights)}{rest}",
         (
             LegendEntry(FAKE_STYLE, "speaks for fake", "dot"),
             LegendEntry(REAL_STYLE, "speaks for real", "dot"),
-            LegendEntry(UNSURE_STYLE, "not sure", "dot"),
+            *([LegendEntry(UNSURE_STYLE, "not sure", "dot")] if fitted else []),
         ),
         ("input", "coefficient, 95 % interval, n", "share of all"),
         tuple(
@@ -536,11 +543,17 @@ def importance(weights: Sequence[InputWeight], titles: Mapping[str, str], *, use
     )
 
 
+def _signed(one: Estimate) -> str:
+    # Adding 0 after rounding turns -0 into 0.
+    value = f"{round(one.value or 0, 2) + 0:+.2f}"
+    return f"{value} ({interval(one, digits=2)})" if one.n else value
+
+
 def _networks_beside(weights: Sequence[InputWeight]) -> str:
     for weight in weights:
         if weight.input == ENSEMBLE:
             one = weight.coefficient
-            push = f"{one.value or 0:+.2f} ({interval(one, digits=2)})"
+            push = _signed(one)
             return f" The networks together push by {push} and carry {number(weight.share.value, '%')} of all weight."
     return ""
 

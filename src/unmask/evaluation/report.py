@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from unmask import __version__, metrics
 from unmask.config import EvaluateConfig
@@ -37,6 +38,12 @@ RULE_TEXTS = {
     "feedback": ("Users' feedback", "Inputs that users' verdicts bore out count more, others less."),
     "artefact_scale": ("Calm motion", "Traces in single frames count less where the motion looks natural."),
     "real_evidence": ("Camera evidence", "Several strong signs of a camera hold the probability down."),
+}
+METHOD_TEXTS = {
+    "fusion": "networks and features together, fitted on calib",
+    "recalibrated": "the networks alone, recalibrated on calib",
+    "ensemble": "the networks alone",
+    "fallback": "networks and features averaged by written weights",
 }
 POINT_TEXTS = {
     "max_f1": ("best F1", "balances right alarms against missed fakes"),
@@ -87,7 +94,7 @@ def render_html(results: Results, config: EvaluateConfig, seed: int, cross: Cros
         An HTML document without references to anything outside it.
     """
     environment = _environment(autoescape=True)
-    environment.filters |= {"estimate": estimate_html, "inline": inline_html, "tied": tied}
+    environment.filters |= {"prose": prose_html, "estimate": estimate_html, "inline": inline_html, "tied": tied}
     return environment.get_template("report.html").render(**_context(results, config, seed, cross))
 
 
@@ -136,6 +143,18 @@ def escape_markdown(text: object) -> str:
     for sign in "\\`*_|[]":
         escaped = escaped.replace(sign, f"\\{sign}")
     return " ".join(escaped.split())
+
+
+def prose_html(text: object) -> Markup:
+    """Write a sentence: what belongs together stays on one line, and what stands in backticks is code.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML.
+    """
+    return Markup(re.sub(r"`([^`<>]+)`", r"<code>\1</code>", str(escape(tied(str(text))))))
 
 
 def estimate_html(estimate: Estimate, unit: Unit = "") -> Markup:
@@ -316,7 +335,7 @@ def _importance(results: Results) -> Chart | None:
     else:
         return None
     titles = {weight.input: input_title(weight.input, code=False) for weight in weights}
-    return drawings.importance(weights, titles, used=fusion.used)
+    return drawings.importance(weights, titles, fusion)
 
 
 def _written_weights(fusion: FusionInfo) -> list[InputWeight]:
@@ -416,8 +435,23 @@ def _configuration(results: Results, config: EvaluateConfig, seed: int) -> list[
         ("Run", general),
         ("Evaluation", {name: _plain(value) for name, value in config.model_dump(mode="json").items()}),
         ("Ensemble", ensemble),
-        ("Fusion", {"used": _plain(inputs.fusion.used), "decision": inputs.fusion.decision}),
+        ("Fusion", _fusion_facts(inputs.fusion)),
     ]
+
+
+def _fusion_facts(fusion: FusionInfo) -> dict[str, str]:
+    rules = fusion.rules
+    named = {
+        "real_evidence": rules.real_evidence is not None,
+        "artefact_scale": rules.artefact_scale is not None,
+        "feedback": bool(rules.feedback),
+    }
+    return {
+        "way to the probability": METHOD_TEXTS[fusion.method],
+        "inputs": str(len(fusion.inputs)),
+        "operating point": f"{fusion.default_operating_point}, of {', '.join(fusion.operating_points)}",
+        "rules": ", ".join(name for name, there in named.items() if there) or "–",
+    }
 
 
 def _training_table(results: Results) -> Table:

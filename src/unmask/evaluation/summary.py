@@ -159,6 +159,8 @@ def _uncertain(results: Results) -> str:
         return ""
     certain, uncertain = found
     threshold = number(results.inputs.ensemble.agreement_threshold, "%")
+    if not _hits(uncertain.share):
+        return f" The networks contradict each other on none of the {noun(results, uncertain.share.n)}."
     text = (
         f" The networks contradict each other (agreement below {threshold}) on {_hits(uncertain.share)} of "
         f"{noun(results, uncertain.share.n)}; those verdicts are called uncertain."

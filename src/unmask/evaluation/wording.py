@@ -48,7 +48,9 @@ def interval(estimate: Estimate, unit: Unit = "", digits: int = 3) -> str:
         return "no interval"
     join = " to " if estimate.low < 0 else "–"
     if unit == "%":
-        return f"{_percent(estimate.low)}{join}{_percent(estimate.high)} %"
+        low, high = _percent(estimate.low), _percent(estimate.high)
+        join = " to " if "<" in low or ">" in high else join
+        return f"{low}{join}{high} %"
     return f"{estimate.low:.{digits}f}{join}{estimate.high:.{digits}f}"
 
 

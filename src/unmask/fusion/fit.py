@@ -118,7 +118,7 @@ def fit_fusion(
         }
     )
     if config.rules:
-        rules, told = fit_rules(rows, directions, config)
+        rules, told = fit_rules(rows, directions, config, info.inputs)
         ruled = info.model_copy(update={"rules": rules})
         probability = _ruled(info, ruled, rows, probability)
         info, remarks = ruled, [*remarks, *told]

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from unmask.config import FusionConfig
+from unmask.ensemble.folds import counted
+from unmask.ensemble.wording import share_of
 from unmask.errors import ContractError, InputError
 from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.analysis import analyse
@@ -141,15 +143,20 @@ def _outcome(scores: pd.DataFrame, fit: FusionFit, n_calib: int) -> StageOutcome
     metrics = {"scored": float(scored.sum()), "unscored": float((~scored).sum()), "threshold": point.threshold}
     metrics |= {"calib_samples": float(n_calib), "fusion_used": float(fit.info.used)}
     metrics |= {f"calib_nll_{name}": estimate.value for name, estimate in fit.nll.items() if estimate.value is not None}
-    sentence = (
-        f"Operating point {point.name}: fake from probability {point.threshold:.3f} on; on calib FPR {point.fpr}, "
-    )
-    messages = [fit.messages[0], f"{sentence}TPR {point.tpr}."]
+    messages = [
+        fit.messages[0],
+        f"Operating point {point.name}: called fake from probability {point.threshold:.3f} on. On calib that finds "
+        f"{share_of(point.tpr, 'fake')} and is a false alarm for {share_of(point.fpr, 'real')}.",
+    ]
     if not point.resolvable:
-        messages.append(f"Operating point {point.name}: {point.note}.")
+        messages.append(f"Calib is too small to promise that: {point.note}.")
+    unresolved = [other.name for other in fit.info.operating_points.values() if not other.resolvable]
+    if unresolved and point.resolvable:
+        messages.append(f"Calib is too small to promise what these operating points aim at: {', '.join(unresolved)}.")
     messages += fit.messages[1:]
     if not scored.all():
         codes = scores.loc[~scored, "reason"].str.split(":").str[0].value_counts()
-        counted = ", ".join(f"{code} {count}" for code, count in codes.items())
-        messages.append(f"{int((~scored).sum())} samples have no probability ({counted}).")
+        reasons = ", ".join(f"{code} {count}" for code, count in codes.items())
+        n = int((~scored).sum())
+        messages.append(f"{counted(n, 'sample')} without a probability ({reasons}).")
     return StageOutcome(metrics=metrics, messages=tuple(messages))

@@ -6,7 +6,7 @@ told whenever it is fitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,14 @@ import pandas as pd
 
 from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray
+from unmask.ensemble.folds import counted
+from unmask.ensemble.wording import share_of
 from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.apply import (
     ENSEMBLE,
     FLOW_ODDITY,
     MISSING,
+    TRACES,
     apply_fusion,
     artefact_factor,
     as_row,
@@ -37,6 +40,7 @@ LEAST_ARTEFACT_FACTOR = 0.2
 # How often the cap should apply to reals if it is set well.
 USUAL_FREQUENCY = (0.1, 0.3)
 FEEDBACK_RANGE = (0.3, 2.2)
+NO_TRACES = "Rule artefact_scale is left out: traces in single frames have no say in the probability."
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,20 @@ class FeedbackCount:
     wrong: int = 0
 
 
-def fit_rules(rows: pd.DataFrame, directions: Mapping[str, str], config: FusionConfig) -> tuple[FusionRules, list[str]]:
+def fit_rules(
+    rows: pd.DataFrame, directions: Mapping[str, str], config: FusionConfig, inputs: Sequence[str]
+) -> tuple[FusionRules, list[str]]:
     """Fit the rules that the configuration names.
 
     Args:
         rows: Calib rows with ``label`` 0 or 1, ``split`` and the features, null where not measured.
         directions: Feature to higher_fake, higher_real or none.
         config: Names the rules, and the count and the cap.
+        inputs: Of the fusion that they act on.
 
     Returns:
-        The rules and sentences on them; a rule that calib is too small for is left out with a sentence.
+        The rules and sentences on them; a rule that calib is too small for, or that has nothing to act on, is left
+        out with a sentence.
 
     Raises:
         LeakError: A row is not of calib.
@@ -88,7 +96,9 @@ def fit_rules(rows: pd.DataFrame, directions: Mapping[str, str], config: FusionC
         evidence, sentence = _fit_real_evidence(rows, directions, config.real_evidence_count, config.real_evidence_cap)
         told.append(sentence)
     if "artefact_scale" in config.rules:
-        scale, sentence = _fit_artefact_scale(rows)
+        scale, sentence = None, NO_TRACES
+        if any(name.removeprefix(MISSING).startswith(TRACES) for name in inputs):
+            scale, sentence = _fit_artefact_scale(rows)
         told.append(sentence)
     return FusionRules(real_evidence=evidence, artefact_scale=scale), told
 
@@ -121,10 +131,13 @@ def _fit_real_evidence(
             "fakes": clopper_pearson(int(of_fakes.sum()), len(of_fakes)),
         }
     )
-    told = f"Rule real_evidence caps {rule.reals} of calib reals and {rule.fakes} of calib fakes at {cap:g}."
+    told = (
+        f"Rule real_evidence: on calib, {counted(count, 'strong sign')} of a camera or more hold the probability of "
+        f"{share_of(rule.reals, 'real')} and {share_of(rule.fakes, 'fake')} at {cap:g} or less."
+    )
     low, high = USUAL_FREQUENCY
     if rule.reals.value is not None and not low <= rule.reals.value <= high:
-        told += f" Of reals {low:.0%} to {high:.0%} are usual: change `fusion.real_evidence_count`."
+        told += f" Of reals {low:.0%} to {high:.0%} are usual: change `fusion.real_evidence_count`, now {count}."
     return rule, told
 
 
@@ -136,7 +149,7 @@ def _fit_artefact_scale(rows: pd.DataFrame) -> tuple[ArtefactScale | None, str]:
         return None, f"Rule artefact_scale is left out: {len(values)} calib reals have a value of {name}."
     scale = ArtefactScale(quiet=float(quiet), odd=float(odd), least=LEAST_ARTEFACT_FACTOR)
     factor = float(artefact_factor(scale, values).mean())
-    return scale, f"Rule artefact_scale: frame traces count {factor:.2f} times on the mean calib real."
+    return scale, f"Rule artefact_scale: traces in single frames count {factor:.2f} times on average over calib reals."
 
 
 def feedback_factors(counts: Mapping[str, FeedbackCount]) -> dict[str, float]:
