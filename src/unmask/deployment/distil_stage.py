@@ -30,8 +30,9 @@ from unmask.schemas import (
     rows_for_choice,
     write_table,
 )
+from unmask.training.augment import Image
 from unmask.training.device import reproducible
-from unmask.training.loader import Image, TrainingView
+from unmask.training.loader import TrainingView
 from unmask.training.train_stage import describe, prepare, score_splits
 from unmask.training.trainer import Trainer, TrainingViews
 

@@ -59,11 +59,9 @@ class CropScorer:
         self.extract = ExtractConfig.model_validate_json(contents[EXTRACT])
         self._frames: dict[str, int] = {}
         self._aggregations: dict[str, str] = {}
-        self._aggregations: dict[str, str] = {}
         for name, file in self.manifest.onnx.items():
             info = parse_document(contents, detector_document(file), DetectorInfo, folder)
             self._frames[name] = int(info.config["eval_frames_per_video"])
-            self._aggregations[name] = info.aggregation
             self._aggregations[name] = info.aggregation
         self._sessions = {name: session(contents[file], threads) for name, file in self.manifest.onnx.items()}
 
