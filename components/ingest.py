@@ -21,12 +21,13 @@ def ingest(
     """Find, check and split media.
 
     Args:
-        sources: Folders as [NAME=]FOLDER, with real/ and fake/ below each.
+        sources: Places as [NAME=]PLACE: folder, s3://bucket/prefix, https:// archive, kaggle:owner/dataset.
         data_version: Changes when the bytes behind the sources change; only for the cache key.
         seed: Of the split.
         store: Folder that keeps the latest result, so that samples keep their split when data are added.
         config: Further settings as YAML.
-        dataset: Table of samples with groups, splits and reasons of failures; the media stay where they are.
+        dataset: Table of samples with groups, splits and reasons of failures; media stay where they are or in
+            storage.media.
         metrics: Counts.
         dataset_version: Content hash of the data set.
     """

@@ -22,6 +22,12 @@ OBJECT_STORE_KEYS = {
     "secretkey": "AWS_SECRET_ACCESS_KEY",
 }
 TRACKING_KEYS = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
+SOURCE_KEYS = {
+    "kaggle-token": "KAGGLE_API_TOKEN",
+    "kaggle-username": "KAGGLE_USERNAME",
+    "kaggle-key": "KAGGLE_KEY",
+    "faceforensics-url": "UNMASK_FACEFORENSICS_URL",
+}
 NOTIFICATION_KEYS = {
     "smtp-host": "UNMASK_SMTP_HOST",
     "smtp-port": "UNMASK_SMTP_PORT",
@@ -133,11 +139,13 @@ class Secrets(_Section):
     Attributes:
         object_store: With the keys endpoint, accesskey and secretkey.
         tracking: With the keys username and password for MLflow.
+        sources: With the keys of ``SOURCE_KEYS``, for data that is given to known people only.
         notifications: With the keys of ``NOTIFICATION_KEYS``.
     """
 
     object_store: str = "unmask-object-store"
     tracking: str = "unmask-tracking"
+    sources: str = "unmask-sources"
     notifications: str = "unmask-notifications"
 
 
@@ -203,6 +211,7 @@ class Needs(_Section):
         gpu: Whether the step trains.
         object_store: Whether the step reads or writes an object store itself.
         tracking: Whether the step talks to MLflow.
+        sources: Whether the step fetches data sets.
         notifications: Whether the step sends messages.
         cached: Whether an earlier result may be used; not where the world outside decides on the result.
     """
@@ -213,6 +222,7 @@ class Needs(_Section):
     gpu: bool = False
     object_store: bool = False
     tracking: bool = False
+    sources: bool = False
     notifications: bool = False
     cached: bool = True
 
@@ -224,7 +234,7 @@ NEEDS: dict[str, Needs] = {
     ),
     # Waits for a node of the training kind, and asks for what a training step asks for.
     "check-gpu": Needs(cpu=("500m", "1"), memory=("2Gi", "4Gi"), retries=0, gpu=True, cached=False),
-    "ingest": Needs(cpu=("2", "4"), memory=("2Gi", "4Gi"), object_store=True),
+    "ingest": Needs(cpu=("2", "4"), memory=("2Gi", "4Gi"), object_store=True, sources=True),
     "extract": Needs(cpu=("4", "8"), memory=("8Gi", "16Gi"), object_store=True),
     "decide-retraining": Needs(cpu=("1", "2"), memory=("2Gi", "4Gi"), tracking=True, cached=False),
     # Checkpoints lie in the store, so that a step goes on after its node was taken away.
@@ -296,5 +306,7 @@ def _use_secrets(task: Any, needs: Needs, secrets: Secrets) -> None:
         kubernetes.use_secret_as_env(task, secrets.object_store, OBJECT_STORE_KEYS, optional=True)
     if needs.tracking:
         kubernetes.use_secret_as_env(task, secrets.tracking, TRACKING_KEYS, optional=True)
+    if needs.sources:
+        kubernetes.use_secret_as_env(task, secrets.sources, SOURCE_KEYS, optional=True)
     if needs.notifications:
         kubernetes.use_secret_as_env(task, secrets.notifications, NOTIFICATION_KEYS, optional=True)

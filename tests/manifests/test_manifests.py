@@ -20,7 +20,7 @@ from cluster_tools import CUSTOM, build, custom_schema, kubernetes_schemas
 
 from components import images
 from pipelines.compile import COMPILED
-from pipelines.resources import NOTIFICATION_KEYS, OBJECT_STORE_KEYS, TRACKING_KEYS
+from pipelines.resources import NOTIFICATION_KEYS, OBJECT_STORE_KEYS, SOURCE_KEYS, TRACKING_KEYS
 from unmask.adapters.cron import parse_cron
 from unmask.adapters.kfp_client import check_parameters
 from unmask.cli import cli
@@ -147,7 +147,7 @@ def test_every_secret_that_is_used_is_described_and_made(documents: tuple[dict[s
     for name in used:
         assert f"`{name}`" in page
         assert f"generic {name} " in script
-    for keys in (OBJECT_STORE_KEYS, TRACKING_KEYS, NOTIFICATION_KEYS):
+    for keys in (OBJECT_STORE_KEYS, TRACKING_KEYS, SOURCE_KEYS, NOTIFICATION_KEYS):
         assert all(f"`{key}`" in page for key in keys)
 
 

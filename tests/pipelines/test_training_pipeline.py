@@ -138,7 +138,7 @@ def test_secrets_are_named_optional_and_given_only_to_steps_that_need_them(docum
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     secrets = {name: entry.get("secretAsEnv", []) for name, entry in executors.items()}
     assert {name: [secret["secretName"] for secret in entry] for name, entry in secrets.items() if entry} == {
-        "exec-ingest": ["unmask-object-store"],
+        "exec-ingest": ["unmask-object-store", "unmask-sources"],
         "exec-extract": ["unmask-object-store"],
         "exec-train": ["unmask-object-store"],
         "exec-promote": ["unmask-object-store", "unmask-tracking"],

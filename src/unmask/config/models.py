@@ -31,7 +31,8 @@ class StorageConfig(Section):
         description="s3://bucket/media or a folder, where ingest keeps each media file once, under its hash; empty: "
         "files stay where they are",
     )
-    attempts: int = Field(default=6, ge=1, le=20, description="tries of a request before it fails")
+    # Seven wait for a minute in all: a server that is away for half of it also has to start.
+    attempts: int = Field(default=7, ge=1, le=20, description="tries of a request before it fails")
     timeout_s: float = Field(default=60, gt=0, description="without an answer for so long, a try has failed")
 
 
