@@ -1,11 +1,12 @@
-"""Prove the server under load, swaps, killed workers and hostile uploads: `python benchmarks/serve.py PART --url …`.
+"""Prove the server under load, swaps, killed workers and hostile uploads: `python -P benchmarks/serve.py PART --url …`.
 
 Parts: latency, load, swap, kill, fuzz, contract. Every part asks a server that runs already, over real HTTP:
 
     unmask serve --model models:/unmask-detector@champion --tracking-uri URI &
-    python benchmarks/serve.py load --image face.jpg
-    python benchmarks/serve.py swap --image face.jpg --tracking-uri URI --alias champion --versions 1 2
+    python -P benchmarks/serve.py load --image face.jpg
+    python -P benchmarks/serve.py swap --image face.jpg --tracking-uri URI --alias champion --versions 1 2
 
+With -P this folder's own `statistics` does not stand in front of Python's, which MLflow wants.
 `kill` and the memory figures need the server on this machine (`--pid`).
 """
 

@@ -47,7 +47,7 @@ def test_the_interface_keeps_its_description(live: Live) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", live.url + "/openapi.json"]
     command += ["--max-examples", "3", "--seed", "1", "--no-color", "--phases", "examples,fuzzing"]
-    # What a schema cannot say: that bytes are a picture. Such requests are rightly refused though the schema allows them.
+    # A schema cannot say that bytes are a picture: requests that it allows are rightly refused.
     command += ["--exclude-checks", "positive_data_acceptance"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, cwd=live.work, env=os.environ | {"CI": "1"}

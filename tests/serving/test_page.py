@@ -14,6 +14,7 @@ import pytest
 from live_server import Live
 
 CHROMIUM = Path("/usr/bin/chromium")
+DESKTOP, PHONE = 1280, 390  # widths in pixels
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 
@@ -30,11 +31,11 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(params=[1280, 390])
+@pytest.fixture
 def page(browser: Any, live: Live, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page, open; complaints of the browser and foreign addresses fail the test."""
-    context = browser.new_context(viewport={"width": request.param, "height": 850}, locale="en-GB")
-    context.set_default_timeout(60_000)
+    context = browser.new_context(viewport={"width": getattr(request, "param", PHONE), "height": 850}, locale="en-GB")
+    context.set_default_timeout(120_000)
     wrong: list[str] = []
 
     def watch(opened: Any) -> None:
@@ -48,7 +49,7 @@ def page(browser: Any, live: Live, request: pytest.FixtureRequest) -> Iterator[A
     context.on("page", watch)
     opened = context.new_page()
     opened.goto(live.url)
-    opened.wait_for_function("document.getElementById('model').textContent !== ''")
+    opened.wait_for_selector("#model:not(:empty)")
     yield opened
     assert wrong == []
     context.close()
@@ -63,15 +64,16 @@ def choose(page: Any, name: str, content: bytes) -> None:
     page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
 
 
+@pytest.mark.parametrize("page", [DESKTOP, PHONE], indirect=True)
 def test_a_video_with_everything_around_it(page: Any, live: Live, clip: Path) -> None:
-    choose(page, "<b>clip</b>.mp4", clip.read_bytes())
+    choose(page, "<b>clip<i>.mp4", clip.read_bytes())
     page.wait_for_selector("#verdict")
     assert page.evaluate("document.activeElement.id") == "result"  # a screen reader reads on here
     expected = live.post("/v1/analyze", clip).json()
     shown = page.inner_text("#result")
     assert expected["summary"] in shown
     assert expected["warnings"][0] in shown
-    assert "<b>clip</b>.mp4" in shown
+    assert "<b>clip<i>.mp4" in shown
     assert page.locator(".timeline rect").count() == len(expected["timeline"])
     assert page.locator(".faces img").count() == len(expected["faces"])
     assert "Over the video" in shown

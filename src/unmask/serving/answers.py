@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from unmask.deployment.evidence import EVIDENCE, EvidenceInfo
 from unmask.deployment.examine import Examined
 from unmask.deployment.runtime import Bundle
 from unmask.deployment.verdict import Verdict
-from unmask.schemas import Document, Estimate
+from unmask.schemas import Document, Estimate, sha256_file
 from unmask.serving.models import Version
 
 SHOWN_FACES = 6
@@ -130,6 +131,26 @@ class PointInfo(Document):
     note: str = ""
 
 
+class FiguresOnTest(Document):
+    """How a version did on test material, which nothing was fitted on.
+
+    Attributes:
+        n: Files with a score.
+        false_positive_rate: Of reals at the threshold in use, with interval.
+        true_positive_rate: Of fakes at the threshold in use, with interval.
+        roc_auc: How well it ranks: 0.5 is guessing, 1 is perfect.
+        slices: Kind of material, for example ``manipulation=FaceSwap``, to how well it ranks there.
+        warnings: What a reader of the figures must know.
+    """
+
+    n: int
+    false_positive_rate: Estimate
+    true_positive_rate: Estimate
+    roc_auc: Estimate
+    slices: dict[str, Estimate] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
 class ModelInfo(Document):
     """A version that answers.
 
@@ -141,6 +162,7 @@ class ModelInfo(Document):
         features: Inputs of fusion; empty when the verdict rests on the detectors alone.
         modalities: What it can judge.
         operating_point: The threshold that verdicts use, with the rates on calibration material.
+        test: How it did on test material; null when the bundle does not carry it.
         dataset_version: Of the training data.
         unmask_version: That made it.
         problem: Why a newer version does not answer; null when all is well.
@@ -153,6 +175,7 @@ class ModelInfo(Document):
     features: list[str]
     modalities: list[Literal["image", "video", "audio"]]
     operating_point: PointInfo
+    test: FiguresOnTest | None = None
     dataset_version: str
     unmask_version: str
     problem: str | None = None
@@ -276,7 +299,26 @@ def model_info(version: Version, arm: Literal["champion", "challenger"], problem
             true_positive_rate=point.tpr,
             note=point.note,
         ),
+        test=_test_figures(bundle),
         dataset_version=bundle.manifest.dataset_version,
         unmask_version=bundle.manifest.unmask_version,
         problem=problem,
+    )
+
+
+def _test_figures(bundle: Bundle) -> FiguresOnTest | None:
+    """Read the evidence that a bundle carries, if it is still that of this bundle."""
+    path = bundle.folder / EVIDENCE
+    expected = bundle.manifest.files.get(EVIDENCE)
+    if expected is None or not path.is_file() or sha256_file(path) != expected:
+        return None
+    evidence = EvidenceInfo.load(path)
+    unknown = Estimate(value=None, n=0)
+    return FiguresOnTest(
+        n=evidence.n_scored,
+        false_positive_rate=evidence.operating_point.fpr,
+        true_positive_rate=evidence.operating_point.tpr,
+        roc_auc=evidence.figures.get("roc_auc", unknown),
+        slices={name: figures["roc_auc"] for name, figures in evidence.slices.items() if "roc_auc" in figures},
+        warnings=evidence.warnings,
     )

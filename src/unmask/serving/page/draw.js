@@ -220,6 +220,7 @@ export function reliability(analysis, models) {
     add(card, el("p", {}, "How reliable this version is, is unknown here."));
     return card;
   }
+  if (model.test) add(card, ...onTest(model.test));
   const point = model.operating_point;
   add(card, 
     el("p", {}, "On the material that this version was calibrated with, at the threshold used here:"),
@@ -233,6 +234,24 @@ export function reliability(analysis, models) {
     el("p", { class: "hint" }, "How it does on other material, for example other kinds of forgery, cameras or compression, "
       + "is not known from these figures."));
   return card;
+}
+
+function onTest(test) {
+  const slices = Object.entries(test.slices).filter(([, estimate]) => estimate.value !== null);
+  const ranking = (estimate) => `${number(estimate.value)}${estimate.low === null ? "" : ` [${number(estimate.low)} to ${number(estimate.high)}]`}, ${files(estimate.n)}`;
+  return [
+    el("p", {}, `On ${files(test.n)} that were kept apart for testing:`),
+    el("ul", {},
+      el("li", {}, `genuine files wrongly called fake: ${range(test.false_positive_rate)}`),
+      el("li", {}, `fakes found: ${range(test.true_positive_rate)}`),
+      test.roc_auc.value === null ? null : el("li", {}, `ranking (0.5 is guessing, 1 is perfect): ${ranking(test.roc_auc)}`)),
+    slices.length ? el("details", {}, el("summary", {}, "By kind of material"), el("div", { class: "table" }, el("table", {},
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Material"), el("th", { scope: "col" }, "Ranking"))),
+      el("tbody", {}, ...slices.map(([name, estimate]) => el("tr", {}, el("th", { scope: "row" }, name.replace("=", ": ")),
+        el("td", { class: "number" }, ranking(estimate)))))))) : null,
+    test.warnings.length ? el("details", {}, el("summary", {}, `What limits these figures (${test.warnings.length})`),
+      el("ul", {}, ...test.warnings.map((text) => el("li", {}, text)))) : null,
+  ];
 }
 
 export function facts(analysis) {
