@@ -260,7 +260,7 @@ def test_a_good_ranking_with_many_false_alarms_is_not_called_good(copied: Folder
     ):
         probability = (low + (high - low) * rank / 1.5).clip(0, 1)
         write_table(path, rows.assign(probability=probability.where(scored)), VIDEO_SCORES)
-        copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": ()}))
+        copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": (), "attacks": ()}))
         text = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
         assert re.search(expected, text), text[:300]
 
@@ -277,7 +277,7 @@ def test_a_report_without_extras_stands(copied: Folders, tmp_path: Path) -> None
         *((folder / "detector.json", DetectorInfo, {"curve": []}) for folder in copied.trained),
     ):
         kind.load(path).model_copy(update=values).save(path)
-    copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": ()}))
+    copied.evaluate(tmp_path / "out", QUICK.model_copy(update={"perturbations": (), "attacks": ()}))
     page = Parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "No damage was asked for" in page.text
     assert "Too few samples." in page.text
@@ -320,3 +320,39 @@ def test_places_in_a_drawing_follow_the_axes() -> None:
     svg = interval_rows("t", "d", [Bar("<b>", 0.5, 0.2, 1.7, "0.5 & more")], Axis("x", 0, 1, (0, 1)), 0.5)
     assert "&lt;b&gt;" in svg
     assert "0.5 &amp; more" in svg
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_stand_out_in_light_and_dark(html: str) -> None:
+    """WCAG 2.1 AA: 4.5 to 1 for text, 3 to 1 for lines and signs."""
+    themes = [
+        dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", html, re.S)
+    ]
+    light, dark = (theme for theme in themes if "paper" in theme)
+    for theme in (light, dark):
+        for text in ("ink", "soft"):
+            assert min(_contrast(theme[text], theme[ground]) for ground in ("paper", "panel")) >= 4.5, text
+        for tone in ("good", "weak", "bad"):
+            assert _contrast(theme[tone], theme[f"{tone}-bg"]) >= 4.5, tone
+            assert _contrast(theme["ink"], theme[f"{tone}-bg"]) >= 4.5, tone
+        assert _contrast(theme["weak"], theme["paper"]) >= 4.5
+        assert _contrast(theme["c0"], theme["paper"]) >= 4.5  # links
+        for place in range(8):
+            assert _contrast(theme[f"c{place}"], theme["paper"]) >= 3, place
+
+
+def test_attacks_are_drawn_for_each_network(page: Parsed) -> None:
+    for name in ("meso4", "meso4-b"):
+        assert f"One-step attack (FGSM) on {name}" in page.text
+        assert f"The attack knew {name} alone" in page.text
