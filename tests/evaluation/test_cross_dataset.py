@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import brier_score_loss, roc_auc_score
-from stage_folders import Folders
+from stage_folders import QUICK, Folders
 
 from unmask.adapters.object_store import open_store
 from unmask.cli import cli
@@ -19,6 +19,7 @@ from unmask.config import StorageConfig, TrainConfig
 from unmask.errors import InputError, LeakError
 from unmask.evaluation.cross_dataset import Part, Training, measure_cells, plan, run_cross_dataset, train_and_score
 from unmask.evaluation.cross_table import cross_markdown, cross_rows
+from unmask.evaluation.evaluate_stage import run_evaluate
 from unmask.schemas import CROSS_DATASET, FRAME_SCORES, SAMPLES, CrossDatasetInfo, read_table, rows_for_choice
 from unmask.training.train_stage import labelled_crops, run_train, taught
 
@@ -191,7 +192,7 @@ def test_the_whole_command(folders: Folders, tmp_path: Path) -> None:
     assert html.count('class="unseen"') == 2 + 3 + 2  # two matrices, and the calibration rows of unseen sources
     assert "## meso4: calibration from source to source" in (tmp_path / "one" / "cross.md").read_text()
 
-    # The training on all is that of `unmask train`, and a second run finds every training in the store.
+    # The training on all is that of `unmask train`.
     store = open_store(str(tmp_path / "store"), StorageConfig())
     run_train(
         "meso4", folders.dataset, folders.faces, folders.features, tmp_path / "plain",
@@ -203,9 +204,20 @@ def test_the_whole_command(folders: Folders, tmp_path: Path) -> None:
     street = test.loc[keep.loc[test.index, "source"] == "street"]
     cell = next(c for c in info.cells if (c.trained_on, c.tested_on) == ("all", "source=street"))
     assert cell.figures["roc_auc"].value == pytest.approx(roc_auc_score(street["label"].astype(int), street["z"]))
-    again = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "two")], catch_exceptions=False)
-    assert again.exit_code == 0
-    assert (tmp_path / "two" / "cross.json").read_bytes() == (tmp_path / "one" / "cross.json").read_bytes()
+    finished = {path.parent for path in (tmp_path / "store" / "checkpoints").rglob("last.safetensors")}
+    assert len(finished) == len(info.trainings)  # `unmask train` found that of the training on all, and made no other
+
+
+def test_results_of_another_data_set_are_not_put_into_a_report(folders: Folders, tmp_path: Path) -> None:
+    of_another = CrossDatasetInfo(
+        dataset_version="v0", detectors=[], trainings=[], sources=[], manipulations=[], cells=[]
+    )
+    of_another.save(tmp_path / "cross" / "cross.json")
+    with pytest.raises(InputError, match="come from version v0 of the data set, not from v1"):
+        run_evaluate(
+            folders.dataset, folders.faces, folders.features, folders.trained, folders.ensemble, folders.fusion,
+            tmp_path / "out", QUICK, 1, tmp_path / "cross",
+        )  # fmt: skip
 
 
 def test_what_cannot_be_trained_is_said_and_the_rest_goes_on(

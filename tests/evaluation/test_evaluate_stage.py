@@ -408,7 +408,7 @@ def test_one_group_in_test_has_figures_but_no_intervals(copied: Folders, tmp_pat
     assert found.video["fusion"]["roc_auc"].low is None
     assert "proves nothing: 1 independent group in test" in found.warnings[0]
     summary = (tmp_path / "out" / "summary.md").read_text()
-    assert "too few test samples to say how good it is: 23 videos of 1 independent group." in summary
+    assert "too few test samples to say how good it is (23 videos of 1 independent group" in summary
 
 
 def test_scores_that_the_weights_do_not_give_are_told(copied: Folders, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from unmask.deployment.runtime import Bundle, Examined, examine
+from unmask.deployment.examine import Examined, examine
+from unmask.deployment.runtime import Bundle
 from unmask.errors import InputError, MediaError
 from unmask.progress import track
 from unmask.schemas import SAMPLES, read_table

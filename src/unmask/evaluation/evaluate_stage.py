@@ -11,6 +11,7 @@ import pandas as pd
 
 from unmask import metrics
 from unmask.config import EvaluateConfig
+from unmask.errors import InputError
 from unmask.evaluation.attack_study import study_attacks
 from unmask.evaluation.cautions import cautions
 from unmask.evaluation.compare import against_headline
@@ -67,9 +68,9 @@ def run_evaluate(
         InputError: The folders do not belong together.
     """
     inputs = load_inputs(dataset, faces, features, trained, ensemble, fusion)
+    across = None if cross is None else _load_cross(cross, inputs.dataset.version)
     results = measure_all(inputs, config, seed)
     info = document_of(results)
-    across = CrossDatasetInfo.load(cross / CROSS_FILE) if cross else None
     with new_directory(out) as folder:
         info.save(folder / "metrics.json")
         scored_again = [table for table in (results.robustness.table, results.attacks.table) if len(table)]
@@ -77,6 +78,17 @@ def run_evaluate(
         (folder / REPORT_FILE).write_text(render_html(results, config, seed, across), encoding="utf-8")
         (folder / SUMMARY_FILE).write_text(render_markdown(results, config, seed), encoding="utf-8")
     return _outcome(results, info, out)
+
+
+def _load_cross(folder: Path, version: str) -> CrossDatasetInfo:
+    found = CrossDatasetInfo.load(folder / CROSS_FILE)
+    if found.dataset_version != version:
+        raise InputError(
+            f"The cross-dataset results in {folder} come from version {found.dataset_version[:12]} of the data set, "
+            f"not from {version[:12]}.",
+            "Run `unmask cross-dataset` again.",
+        )
+    return found
 
 
 def measure_all(inputs: Inputs, config: EvaluateConfig, seed: int) -> Results:
