@@ -47,3 +47,16 @@ def test_local_media_are_given_as_they_are(tmp_path):
         assert path == tmp_path / "clip.mp4"
     with pytest.raises(InputError, match="s3://"):
         LocalMedia().local("s3://bucket/clip.mp4")
+
+
+def test_listing_follows_links_ends_circles_and_names_links_to_nowhere(tmp_path):
+    (tmp_path / "s/sub").mkdir(parents=True)
+    (tmp_path / "s/sub/a.bin").write_bytes(b"one")
+    (tmp_path / "s/sub/.half.tmp").write_bytes(b"unfinished")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/b.bin").write_bytes(b"four")
+    (tmp_path / "s/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "s")
+    (tmp_path / "s/gone.bin").symlink_to(tmp_path / "nowhere")
+    found = {stored.key: stored.size_bytes for stored in FolderStore(tmp_path / "s").objects()}
+    assert found == {"gone.bin": 0, "link/b.bin": 4, "sub/a.bin": 3}

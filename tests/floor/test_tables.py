@@ -8,7 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from unmask.errors import ContractError, LeakError
-from unmask.schemas import FACES, FEATURES, VIDEO_SCORES, read_table, rows_for_choice, validate_table, write_table
+from unmask.schemas import (
+    FACES,
+    FEATURES,
+    VIDEO_SCORES,
+    Column,
+    TableSpec,
+    read_table,
+    rows_for_choice,
+    validate_table,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -111,3 +121,14 @@ def test_no_choice_is_made_on_test_rows(scores: pd.DataFrame) -> None:
         rows_for_choice(scores.iloc[:2], {"calib"}, "fit")
     with pytest.raises(LeakError, match="fit"):  # a failed sample has no split and is no row for a choice either
         rows_for_choice(scores.iloc[2:], {"calib"}, "fit")
+
+
+def test_tables_of_earlier_versions_may_lack_optional_columns() -> None:
+    spec = TableSpec(
+        "t",
+        (Column("a", pa.string(), "key"), Column("b", pa.int16(), "new", True, optional=True)),
+        key=("a",),
+    )
+    assert validate_table(pa.table({"a": ["x"]}), spec, "t").to_pylist() == [{"a": "x", "b": None}]
+    with pytest.raises(ContractError, match="columns missing: a"):
+        validate_table(pa.table({"b": [1]}), spec, "t")

@@ -177,7 +177,7 @@ def _check_enough(has_label: NDArray[np.bool_], n_samples: int) -> None:
         f"hold reals and {with_fake} hold fakes, and train, val, calib and test need at least one of each, that is "
         f"{len(SPLITS)}.",
         "Add media of other videos or people. What shares a source video, a name or its content is one group and "
-        "cannot be divided.",
+        "cannot be divided; where face swaps join everybody, ingest.relate=target groups by whose body is seen.",
     )
 
 
