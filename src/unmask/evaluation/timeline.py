@@ -80,7 +80,7 @@ def _write_values(axes: Any, found: Measurement) -> None:
     for name, spec in CATALOGUE.items():
         value = found.features[name]
         shown = (
-            f"{value:10.3f} {spec.unit.split(':')[0]}"
+            f"{value:10.3f} {spec.unit.split(';')[0].split(': ')[-1]}"
             if value is not None
             else f"      null {found.null_reasons[name]}"
         )
