@@ -118,7 +118,7 @@ def test_the_report_shows_what_fusion_rests_on(analysed: Folders, tmp_path: Path
         "Without some of the inputs, on test",
         "no quality measures leaves out Sharpness (quality.blur)",
         "Rules on top",
-        "Strong camera evidence holds the probability of 2 %",
+        "Strong camera evidence holds the probability of 1 of 40 calib reals (0.1–13 %) down",
         "Artefact and frequency features carry 83 % of the weight of all features (60 % of that of fusion)",
         "At 0.460, the threshold in use",
         "At 0.5, for comparison",

@@ -181,16 +181,23 @@ def _turned(change: Estimate) -> dict[str, float | None]:
     return {"low": low, "value": value, "high": high}
 
 
+def _of(share: Estimate, one: str) -> str:
+    hits = round((share.value or 0.0) * share.n)
+    return f"{hits} of {count(share.n, one)} ({interval(share, '%')})"
+
+
 def _rules(results: Results) -> list[str]:
     sentences = []
     for one in measure_rules(results.inputs):
         if one.unusual and one.calib_reals is not None:
             sentences.append(
-                f"Strong camera evidence holds the probability of {inner(one.calib_reals, '%')} of calib reals down; "
-                "10 to 30 % are usual. Change `fusion.real_evidence_count`."
+                f"Strong camera evidence holds the probability of {_of(one.calib_reals, 'calib real')} down; 10 to "
+                "30 % are usual. Change `fusion.real_evidence_count`."
             )
         if one.rule == "real_evidence" and (one.fakes.value or 0) > 0:
-            sentences.append(f"It also does so for {inner(one.fakes, '%')} of the fakes of test.")
+            sentences.append(
+                f"Strong camera evidence also holds the probability of {_of(one.fakes, 'fake')} of test down."
+            )
     return sentences
 
 
