@@ -36,7 +36,7 @@ def write_film(path: Path, scenes: int, level: float) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"g": "10", "sc_threshold": "0"})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        sound = container.add_stream("flac" if path.suffix == ".mkv" else "aac", rate=16000, layout="mono")
+        sound = container.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", rate=16000, layout="mono")
         for _ in range(scenes):
             picture = cv2.resize(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8), (64, 64))
             for _ in range(10):

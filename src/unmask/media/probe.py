@@ -326,7 +326,8 @@ def _sound_facts(container: Any, stream: Any, size: int) -> tuple[MediaFacts, An
 
 def _encoder(container: Any, stream: Any) -> str | None:
     """Join what file and stream say about the program that wrote them."""
-    tags = (container.metadata.get("encoder"), stream.metadata.get("encoder"), container.metadata.get("major_brand"))
+    of_file, of_stream = ({key.lower(): value for key, value in of.metadata.items()} for of in (container, stream))
+    tags = (of_file.get("encoder"), of_stream.get("encoder"), of_file.get("major_brand"))
     return " / ".join(str(tag)[:MAX_TAG].strip() for tag in tags if tag) or None
 
 
