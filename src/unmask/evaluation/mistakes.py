@@ -46,7 +46,7 @@ class Mistake:
         kind: ``missed fake`` or ``false alarm``.
         about: Manipulation, compression, what is known.
         probability: P(fake) that it got.
-        agreement: Share of detectors on the majority's side; None when unknown.
+        agreement: How far the detectors agree, see `unmask.ensemble.apply.agreement`; None when unknown.
         reasons: Inputs of fusion that pushed hardest, with their push in logit units, positive towards fake.
         crops: Up to three, evenly spaced in time.
     """
