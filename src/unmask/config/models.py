@@ -410,6 +410,9 @@ class ServeConfig(Section):
     workers: int = Field(default=2, ge=1, le=64, description="processes that decode; each can be killed and replaced")
     decoder_threads: int = Field(default=2, ge=1, le=16, description="threads of the decoder of one file")
     detector_threads: int = Field(default=1, ge=1, le=64, description="threads of one detector's run")
+    providers: tuple[Literal["tensorrt", "cuda", "cpu"], ...] = Field(
+        default=("cpu",), description="where detectors run, the first choice first; what is not there is passed over"
+    )
     queue: int = Field(default=16, ge=0, le=1000, description="requests that may wait; a further one is answered 503")
     timeout_s: float = Field(default=60, gt=0, description="longest measuring of one file; then its worker is killed")
     job_timeout_s: float = Field(default=900, gt=0, description="the same for a job")

@@ -33,6 +33,7 @@ from unmask.deployment.bundle import (
 )
 from unmask.deployment.cautions import cautions
 from unmask.deployment.examine import Examined, UnmeasurableError, examine
+from unmask.deployment.providers import choose_providers
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, RuleEvidence, TimelinePoint, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
@@ -96,7 +97,13 @@ class Bundle:
 
     @classmethod
     def load(
-        cls, folder: Path, *, version: str = "", threads: int = THREADS, timeline_crops: int = TIMELINE_CROPS
+        cls,
+        folder: Path,
+        *,
+        version: str = "",
+        threads: int = THREADS,
+        timeline_crops: int = TIMELINE_CROPS,
+        providers: Sequence[str] = ("cpu",),
     ) -> Bundle:
         """Read a bundle and check every file against the hash in its manifest.
 
@@ -105,11 +112,13 @@ class Bundle:
             version: Name for answers, for example ``unmask-detector version 3``.
             threads: CPU threads of each detector.
             timeline_crops: Crops a face for the course over time; it does not touch the verdict.
+            providers: Where detectors run, see `unmask.deployment.providers.choose_providers`.
 
         Returns:
             The bundle, ready to score.
 
         Raises:
+            ConfigError: There is no such provider.
             InputError: There is no such folder.
             ContractError: A file is missing or changed, the format is unknown, or the bundle was made with another
                 version of the feature extractor.
@@ -119,6 +128,7 @@ class Bundle:
         manifest = read_manifest(folder)
         contents = read_checked(folder, manifest)
         _check_extractor(manifest, folder)
+        chosen = choose_providers(providers)
         return cls(
             folder=folder,
             version=version or sha256_file(folder / MANIFEST)[:12],
@@ -131,7 +141,7 @@ class Bundle:
             fusion=parse_document(contents, FUSION, FusionInfo, folder),
             extract=_parse_extract(contents[EXTRACT], folder),
             reference=parse_document(contents, REFERENCE, FeatureReference, folder),
-            sessions={name: _session(contents[file], threads) for name, file in manifest.onnx.items()},
+            sessions={name: _session(contents[file], threads, chosen) for name, file in manifest.onnx.items()},
             timeline_crops=timeline_crops,
         )
 
@@ -399,12 +409,12 @@ def _null_reason(code: str | None) -> str | None:
     return f"{code}: {NULL_REASONS[code]}" if code is not None and code in NULL_REASONS else code
 
 
-def _session(content: bytes, threads: int) -> Any:
+def _session(content: bytes, threads: int, providers: list[str]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=providers)
 
 
 def _check_extractor(manifest: Manifest, folder: Path) -> None:

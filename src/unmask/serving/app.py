@@ -150,7 +150,7 @@ def _models(champion: ModelSource, challenger: ModelSource | None, config: Serve
         return replace(bundle, fusion=with_feedback(bundle.fusion, counts))
 
     def follower(source: ModelSource) -> Follower:
-        return Follower(source, config.detector_threads, config.timeline_crops, prepare)
+        return Follower(source, config.detector_threads, config.timeline_crops, prepare, config.providers)
 
     second = None if challenger is None else follower(challenger)
     return Models(follower(champion), second, config.challenger_share, config.shadow)

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -145,6 +145,7 @@ class Follower:
         threads: Of each detector.
         timeline_crops: See `Bundle.load`.
         prepare: Changes a tested bundle before it answers, for example by users' feedback.
+        providers: See `Bundle.load`.
     """
 
     def __init__(
@@ -153,11 +154,13 @@ class Follower:
         threads: int,
         timeline_crops: int,
         prepare: Callable[[Bundle], Bundle] = lambda bundle: bundle,
+        providers: Sequence[str] = ("cpu",),
     ) -> None:
         self._source = source
         self._threads = threads
         self._timeline_crops = timeline_crops
         self._prepare = prepare
+        self._providers = providers
         self._version: Version | None = None
         self._refused: str | None = None
         self.problem: str | None = None
@@ -210,7 +213,13 @@ class Follower:
     def _load(self, found: Found) -> Bundle:
         folder = self._source.fetch(found)
         try:
-            bundle = Bundle.load(folder, version=found.name, threads=self._threads, timeline_crops=self._timeline_crops)
+            bundle = Bundle.load(
+                folder,
+                version=found.name,
+                threads=self._threads,
+                timeline_crops=self._timeline_crops,
+                providers=self._providers,
+            )
             self_test(bundle)
         except UnmaskError:
             self._refused = found.key
