@@ -109,6 +109,8 @@ class Temporal:
 
 def prediction_error(flow: cv2.DISOpticalFlow, before: Image, now: Image) -> Image:
     """Predict ``before`` from ``now`` by optical flow; absolute error ``(H, W)`` in grey levels, uint8."""
+    # Planes of small clips are views of the decoder's padded rows, which the flow does not take.
+    before, now = np.ascontiguousarray(before), np.ascontiguousarray(now)
     motion = flow.calc(before, now, np.zeros((*before.shape, 2), np.float32))
     height, width = before.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
