@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import simplejpeg
 from onnx import numpy_helper
 from release_parts import DATASET_VERSION, EXTRACT, Parts, detector_info, make_detector, write_parts
 
+from unmask.adapters.tracking_champion import Left, compare_with
+from unmask.adapters.tracking_content import read_release
 from unmask.config import BundleConfig, EnsembleConfig, FusionConfig
 from unmask.deployment.bundle import read_manifest
 from unmask.deployment.bundle_stage import run_bundle
@@ -36,6 +39,7 @@ from unmask.schemas import (
     FEATURES,
     FRAME_SCORES,
     SAMPLES,
+    SEEN_SAMPLES,
     TEST_SCORES,
     DatasetInfo,
     Estimate,
@@ -254,6 +258,39 @@ def test_what_it_needs_is_asked_for(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs the face crops and the data set"):
         run.parts.write_bundle(tmp_path / "out", config=BundleConfig(quantise="static"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_champion_that_was_tested_on_other_samples_is_scored_anew(
+    run: Run, quantised: Path, plain: Path, tmp_path: Path
+) -> None:
+    """It left no scores behind and was fitted on four of the samples: those are left out, the rest is scored."""
+    root = run.parts.root
+    folders = {name: root / name for name in ("evaluation", "dataset", "features", "ensemble", "fusion")}
+    release = read_release(quantised, trained=run.parts.trained, **folders)
+    assert release.scores is not None
+    fitted_on = release.scores["sha256"][:4].tolist()
+    seen = pd.DataFrame({"sha256": fitted_on, "split": ["train", "val", "calib", "train"]})
+    write_table(tmp_path / "seen_samples.parquet", seen, SEEN_SAMPLES)
+    shutil.copy(root / "evaluation" / "metrics.json", tmp_path)
+
+    def file(name: str) -> Path | None:
+        return tmp_path / name if (tmp_path / name).is_file() else None
+
+    champion = compare_with(Left("1", file, lambda: plain), release, run.faces)
+    assert champion.paired is not None
+    assert set(champion.paired["sha256"]) == set(release.scores["sha256"]) - set(fitted_on)
+    expected = CropScorer(plain).score(run.faces, root / "features", set(champion.paired["sample_id"]))
+    assert champion.paired["champion"].tolist() == champion.paired["sample_id"].map(expected).tolist()
+    assert champion.source == (
+        "20 of 24 test samples are compared; 20 of them scored anew with the champion's bundle; "
+        "4 left out because the champion was fitted on them."
+    )
+    assert champion.damaged is not None
+    assert {name: len(rows) for name, rows in champion.damaged.items()} == {"jpeg 3": 20, "gaussian_blur 3": 20}
+    # Without the crops nothing can be compared, and the gate is told why.
+    blind = compare_with(Left("1", file, lambda: plain), release, None)
+    assert blind.paired is None
+    assert "no face crops were given" in blind.source
 
 
 # --- the forms themselves --------------------------------------------------------------------------------------------
