@@ -7,9 +7,10 @@ import pandas as pd
 
 from unmask.ensemble.apply import FloatArray, calibrated_logits
 from unmask.ensemble.folds import counted
+from unmask.ensemble.phrases import share_of
 from unmask.ensemble.selection import EnsembleChoice
 from unmask.metrics import clopper_pearson
-from unmask.schemas import EnsembleInfo, Estimate, StageOutcome, rows_for_choice
+from unmask.schemas import EnsembleInfo, StageOutcome, rows_for_choice
 
 
 def outcome_of(
@@ -95,26 +96,3 @@ def _right_when_certain(rows: pd.DataFrame, threshold: float) -> list[str]:
     sure, unsure = (clopper_pearson(int(right[part].sum()), int(part.sum())) for part in (certain, ~certain))
     told = f"{share_of(sure, 'certain one')} and {share_of(unsure, 'uncertain one')}"
     return [f"On calib the ensemble is right on {told}."]
-
-
-def share_of(estimate: Estimate, one: str) -> str:
-    """Write a share with its interval and what it is of.
-
-    Args:
-        estimate: In [0, 1].
-        one: What is counted, in the singular.
-
-    Returns:
-        For example ``10% [0.3%, 45%] of 10 reals``.
-    """
-    if estimate.value is None:
-        return f"none of {counted(estimate.n, one)}"
-    if estimate.low is None or estimate.high is None:
-        return f"{_percent(estimate.value)} of {counted(estimate.n, one)}"
-    ends = f"[{_percent(estimate.low)}, {_percent(estimate.high)}]"
-    return f"{_percent(estimate.value)} {ends} of {counted(estimate.n, one)}"
-
-
-def _percent(value: float) -> str:
-    # Whole per cents hide what matters most near 0 and 1.
-    return f"{value:.0%}" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{value:.1%}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from unmask.config import FusionConfig
 from unmask.ensemble.folds import counted
-from unmask.ensemble.wording import share_of
+from unmask.ensemble.phrases import share_of
 from unmask.errors import ContractError, InputError
 from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.analysis import analyse

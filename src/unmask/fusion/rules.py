@@ -16,7 +16,7 @@ import pandas as pd
 from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray
 from unmask.ensemble.folds import counted
-from unmask.ensemble.wording import share_of
+from unmask.ensemble.phrases import share_of
 from unmask.features.catalogue import CATALOGUE
 from unmask.fusion.apply import (
     ENSEMBLE,
