@@ -38,7 +38,7 @@ def test_everything_is_there_and_hashed(parts: Parts) -> None:
     assert manifest.dataset_version == DATASET_VERSION
     assert set(manifest.files) == {
         "meso4.onnx", "meso4.json", "meso4-other.onnx", "meso4-other.json",
-        "ensemble.json", "fusion.json", "extract.json", "reference.json",
+        "ensemble.json", "fusion.json", "extract.json", "reference.json", "example.json",
     }  # fmt: skip
     for name, digest in manifest.files.items():
         assert sha256_file(parts.bundle / name) == digest
