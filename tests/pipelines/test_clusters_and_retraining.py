@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from kfp import components as kfp_components
@@ -14,6 +16,7 @@ from components import images
 from pipelines import compile as compiling
 from pipelines import presets
 from pipelines.resources import NEEDS, Cluster, read_cluster
+from unmask.cli import cli
 from unmask.config import load_config
 from unmask.errors import ConfigError, InputError
 
@@ -205,3 +208,20 @@ def test_references_are_written_in_one_file(tmp_path: Path, monkeypatch: pytest.
     for wrong in (["--tag", "latest"], ["--digest", "serving=sha256:12"], ["--digest", f"gpu={digest}"]):
         with pytest.raises(SystemExit):
             images.main(wrong)
+
+
+@pytest.mark.parametrize("name", ["check_prerequisites", "check_gpu", "decide_retraining", "notify"])
+def test_the_new_steps_call_commands_with_options_that_exist(name: str) -> None:
+    component = getattr(importlib.import_module(f"components.{name}"), name)
+    container = component.component_spec.implementation.container
+    assert container.command == ["unmask", name.replace("_", "-")]
+    command = cli.get_command(click.Context(cli), container.command[1])
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts}
+    required = {parameter.opts[0] for parameter in command.params if parameter.required}
+    used = {text for text in container.args if isinstance(text, str) and text.startswith("--")}
+    assert required <= used <= known
+    inputs = component.component_spec.inputs
+    assert all(entry.description for entry in inputs.values())
+    text = " ".join(map(str, container.args))
+    assert {key for key in inputs if f"['{key}']" not in text} <= {"upstream"}
