@@ -8,8 +8,8 @@ import av
 import pytest
 
 from unmask.data.conventions import identity_keys
-from unmask.data.sampleset import TRUTH_FILE, SampleSetTruth, generate, generation
 from unmask.data.listing import list_sources
+from unmask.data.sampleset import TRUTH_FILE, SampleSetTruth, generate, generation
 from unmask.data.sources import Source
 from unmask.errors import InputError
 from unmask.objects import FolderStore
