@@ -167,7 +167,7 @@ def test_kill_9_at_ten_random_moments_loses_and_doubles_nothing(whole, tmp_path)
         "run_extract(a[0], a[1], a[2], ExtractConfig.model_validate_json(sys.argv[5]), FolderStore(a[3]))"
     )
     places = [str(whole / "dataset"), *(str(tmp_path / name) for name in ("faces", "features", "store"))]
-    command = [sys.executable, "-c", script, *places, json.dumps(CONFIG.model_dump(mode="json"))]
+    command = [sys.executable, "-c", script, *places, json.dumps(CONFIG.model_dump(mode="json") | {"workers": 1})]
     rng = np.random.default_rng(11)
     store = tmp_path / "store"
     seen: set[Path] = set()
