@@ -31,7 +31,7 @@ def bench() -> ModuleType:
 def test_damaged_uploads(live: Live, bench: ModuleType, clip: Path, face: Path) -> None:
     rng = np.random.default_rng(8)
     statuses = Counter[int]()
-    for index in range(60):
+    for index in range(40):
         content = bench.mutated((clip if index % 6 == 0 else face).read_bytes(), rng)
         answer = live.post("/v1/analyze", content)
         statuses[answer.status_code] += 1
@@ -43,6 +43,7 @@ def test_damaged_uploads(live: Live, bench: ModuleType, clip: Path, face: Path) 
     assert requests.get(live.url + "/ready", timeout=10).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_interface_keeps_its_description(live: Live) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", live.url + "/openapi.json"]
