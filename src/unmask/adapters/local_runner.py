@@ -536,6 +536,11 @@ class _Run:
         if not self.complete(outputs):
             missing = ", ".join(sorted(self._here.declared - set(outputs)))
             self._fail(StepError(label, 0, f"It ended well, but reported no outputs {missing}.", self._here.log))
+        for name, value in outputs.items():
+            if not hasattr(value, "uri"):
+                # kfp.local looks a condition's operand up among the inputs of the graph, under its channel's name; on
+                # a cluster the condition gets it from the step.
+                given["io_store"].put_parent_input(f"pipelinechannel--{given['task_name']}-{name}", value)
         self.cached[label] = not self._here.ran
         self.outputs[label] = {
             name: Path(value.uri) for name, value in outputs.items() if isinstance(getattr(value, "uri", None), str)
