@@ -83,6 +83,6 @@ def test_config_init_writes_a_file_that_loads_and_never_overwrites(tmp_path: Pat
 
 
 def test_usage_errors_exit_with_2() -> None:
-    result = unmask("ingest")
+    result = unmask("extract")
     assert result.returncode == 2
-    assert "--source" in result.stderr
+    assert "--dataset" in result.stderr
