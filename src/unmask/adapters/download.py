@@ -278,7 +278,7 @@ class _Transfer:
             raise StorageError(
                 f"{self.remote.shown} does not fit: {in_bytes(self.size - self.offset)} are to come, "
                 f"{in_bytes(max(0, free))} are free.",
-                "Make room, or choose another folder with --downloads.",
+                "Make room, or choose another folder with download.folder.",
             )
 
     @contextmanager

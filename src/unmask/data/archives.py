@@ -177,7 +177,7 @@ class _Target:
             raise InputError(
                 f"{self.name} does not fit: it unpacks to {total_bytes / 2**30:.1f} GiB, and "
                 f"{max(0, self._free_bytes) / 2**30:.1f} GiB are free.",
-                "Make room, or choose another folder with --downloads.",
+                "Make room, or choose another folder with download.folder.",
             )
 
     def add(self, entry: str, stream: IO[bytes], size: int) -> None:
