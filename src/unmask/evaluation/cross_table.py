@@ -139,7 +139,8 @@ def _calibration(detector: str, info: CrossDatasetInfo, cells: Cells) -> Table:
 
 def _counts(column: str, cells: Cells) -> str:
     cell = next(cell for (_, tested_on), cell in cells.items() if tested_on == column)
-    return f"({cell.n_reals} real, {cell.n_fakes} fake)"
+    groups = "1 group" if cell.n_groups == 1 else f"{cell.n_groups} groups"
+    return f"({cell.n_reals} real, {cell.n_fakes} fake, {groups})"
 
 
 def _auc(cell: CrossCell | None) -> str:
