@@ -238,7 +238,9 @@ export function reliability(analysis, models) {
 
 function onTest(test) {
   const slices = Object.entries(test.slices).filter(([, estimate]) => estimate.value !== null);
-  const ranking = (estimate) => `${number(estimate.value)}${estimate.low === null ? "" : ` [${number(estimate.low)} to ${number(estimate.high)}]`}, ${files(estimate.n)}`;
+  const figure = (value) => value.toFixed(2);
+  const interval = (estimate) => (estimate.low === null ? "" : ` [${figure(estimate.low)} to ${figure(estimate.high)}]`);
+  const ranking = (estimate) => `${figure(estimate.value)}${interval(estimate)}, ${files(estimate.n)}`;
   return [
     el("p", {}, `On ${files(test.n)} that were kept apart for testing:`),
     el("ul", {},
@@ -248,7 +250,7 @@ function onTest(test) {
     slices.length ? el("details", {}, el("summary", {}, "By kind of material"), el("div", { class: "table" }, el("table", {},
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Material"), el("th", { scope: "col" }, "Ranking"))),
       el("tbody", {}, ...slices.map(([name, estimate]) => el("tr", {}, el("th", { scope: "row" }, name.replace("=", ": ")),
-        el("td", { class: "number" }, ranking(estimate)))))))) : null,
+        el("td", {}, ranking(estimate)))))))) : null,
     test.warnings.length ? el("details", {}, el("summary", {}, `What limits these figures (${test.warnings.length})`),
       el("ul", {}, ...test.warnings.map((text) => el("li", {}, text)))) : null,
   ];
