@@ -27,6 +27,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, Self
@@ -683,6 +684,8 @@ def _load(compiled: Path) -> tuple[Any, dict[str, Any]]:
     from kfp import components
 
     text = compiled.read_text(encoding="utf-8")
+    # kfp.local does not know this placeholder.
+    text = text.replace("{{$.pipeline_job_create_time_utc}}", datetime.now(UTC).isoformat(timespec="seconds"))
     return components.load_component_from_text(text), next(yaml.safe_load_all(text))
 
 
