@@ -50,7 +50,7 @@ def ranges(server) -> list[str | None]:
     return [headers.get("Range") for _, headers in server.asked]
 
 
-@pytest.mark.parametrize("sha256", [HASH, None])
+@pytest.mark.parametrize("sha256", [HASH, None], ids=["hashed", "unhashed"])
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(bad_server, tmp_path, sha256):
     assert fetch(bad_server, tmp_path, Page(CONTENT, cuts=[1_000_000, 0, 500_000]), sha256) == CONTENT
     assert ranges(bad_server) == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1500000-"]

@@ -14,7 +14,7 @@ client = Minio(
     secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
     secure=address.scheme == "https",
 )
-for attempt in range(30):
+for _ in range(30):
     try:
         client.list_buckets()
         break
