@@ -62,7 +62,9 @@ lock: $(READY) ## Pin all dependencies anew (with hashes, without index addresse
 		--no-annotate --no-header - -o requirements/uv.lock
 
 images: ## Build the container images: make images [REGISTRY=…] [TAG=…]
-	docker build -f images/pipeline.Dockerfile -t $(REGISTRY)/pipeline:$(TAG) .
+	docker build -f images/pipeline.Dockerfile --build-arg COMMIT=$$(git rev-parse HEAD) -t $(REGISTRY)/pipeline:$(TAG) .
+	docker tag $(REGISTRY)/pipeline:$(TAG) $(REGISTRY)/training:$(TAG)
+	docker build -f images/serving.Dockerfile -t $(REGISTRY)/serving:$(TAG) .
 
 clean: ## Remove everything that runs have written (.unmask), keep the environment
 	rm -rf .unmask

@@ -1,5 +1,6 @@
 # The image of the pipeline's steps: docker build -f images/pipeline.Dockerfile -t unmask/pipeline:0.1.0 .
 # It holds the command with everything that any step needs; kfp is not among it. Weights are never inside.
+# With CUDA's libraries inside PyTorch it serves training steps too: `make images` also tags it as training.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -20,7 +21,8 @@ RUN /opt/uv/bin/uv pip install --no-deps --no-build-isolation .
 FROM ${BASE}
 COPY --from=build /opt/unmask /opt/unmask
 RUN useradd --uid 1000 --create-home unmask
-ENV PATH=/opt/unmask/bin:$PATH PYTHONUNBUFFERED=1
+ARG COMMIT=unknown
+ENV PATH=/opt/unmask/bin:$PATH PYTHONUNBUFFERED=1 UNMASK_GIT_COMMIT=${COMMIT}
 USER 1000
 WORKDIR /home/unmask
 CMD ["unmask", "--help"]
