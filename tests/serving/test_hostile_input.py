@@ -9,7 +9,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import jsonschema_rs
 import numpy as np
 import pytest
 import requests
@@ -57,7 +59,7 @@ def test_the_interface_keeps_its_description(live: Live) -> None:
     assert live.leftovers() == []
 
 
-def test_the_description_has_examples_and_problems(live: Live) -> None:
+def test_the_description_has_examples_and_problems(live: Live, face: Path) -> None:
     schema = requests.get(live.url + "/openapi.json", timeout=10).json()
     paths = {
         *("/health", "/ready", "/metrics", "/v1/analyze", "/v1/analyze/batch", "/inference/analyze-frame", "/v1/jobs"),
@@ -70,3 +72,64 @@ def test_the_description_has_examples_and_problems(live: Live) -> None:
             problems = [status for status in operation["responses"] if status >= "400"]
             assert problems, path
     assert "example" in schema["components"]["schemas"]["Problem"]
+    example = schema["components"]["schemas"]["Analysis"]["example"]
+    # It reads as an answer does: same fields, same features, words and verdict that its numbers give.
+    answer = live.post("/v1/analyze", face).json()
+    assert set(example) == set(answer)
+    for ours, real in zip(example["features"], answer["features"], strict=True):
+        assert [ours[key] for key in ("name", "title", "unit")] == [real[key] for key in ("name", "title", "unit")]
+        assert (ours["value"] is None) == (real["value"] is None), ours["name"]
+        assert ours["reason"] == real["reason"]
+    jsonschema_rs.validate({"$ref": "#/components/schemas/Analysis", "components": schema["components"]}, example)
+    assert example["verdict"] == ("fake" if example["probability"] >= example["threshold"] else "real")
+    assert f"about {round(100 * example['probability'])} in 100" in example["summary"]
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [({"keep": "perhaps"}, "keep"), ({"client": "a" * 201}, "client"), ({"client": ["a", "b"]}, "client")],
+    ids=["keep", "long", "twice"],
+)
+@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/jobs"])
+def test_fields_beside_the_file_are_checked(
+    live: Live, face: Path, path: str, data: dict[str, Any], field: str
+) -> None:
+    files = {"file": ("face.jpg", face.read_bytes())}
+    answer = requests.post(live.url + path, files=files, data=data, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_field")
+    assert field in answer.json()["detail"]
+    assert live.leftovers() == []
+
+
+def test_a_field_that_should_be_text_is_no_file(live: Live, face: Path) -> None:
+    files = [("file", ("face.jpg", face.read_bytes())), ("client", ("name", b"me"))]
+    answer = requests.post(live.url + "/v1/analyze/batch", files=files, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_field")
+    assert live.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/feedback", {"analysis_id": "x", "right": "no"}),
+        ("/v1/feedback", {"analysis_id": "x", "right": True, "verified": 1}),
+        *(
+            (
+                "/v2/models/unmask-detector/infer",
+                {"inputs": [{"name": "media", "shape": shape, "datatype": "BYTES", "data": ["eA=="]}]},
+            )
+            for shape in (["1"], [True])
+        ),
+    ],
+)
+def test_values_of_another_type_are_not_reinterpreted(live: Live, path: str, body: dict[str, Any]) -> None:
+    answer = requests.post(live.url + path, json=body, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
+def test_a_wrong_method_is_told_all_right_ones(live: Live) -> None:
+    """Two routes share this path; the answer names the methods of both (RFC 9110, 15.5.6)."""
+    answer = requests.put(live.url + "/v1/jobs/some", timeout=10)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "DELETE, GET"
+    assert requests.get(live.url + "/v1/feedback", timeout=10).headers["allow"] == "POST"

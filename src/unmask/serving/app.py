@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from unmask import __version__
 from unmask.config import ServeConfig
@@ -177,6 +178,16 @@ async def _follow(models: Models, config: ServeConfig, telemetry: Telemetry, ana
     await models.follow(config.poll_s, note)
 
 
+def _allowed(app: FastAPI, request: Request) -> list[str]:
+    """Methods of all routes of a path; the router would name those of the first one only."""
+    methods: set[str] = set()
+    for route in app.routes:
+        matched, _ = route.matches(request.scope)
+        if matched is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
+
+
 def _handle_errors(app: FastAPI) -> None:
     def request_id(request: Request) -> str:
         return str(request.scope.get("state", {}).get("request_id", ""))
@@ -195,6 +206,8 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(app, request))
         code = HTTPStatus(error.status_code).name.lower()
         return RefusedError(error.status_code, code, str(error.detail), headers=headers).response(request_id(request))
 

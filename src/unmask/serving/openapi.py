@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from unmask.serving.example_answer import example_answer
 from unmask.serving.problems import MEDIA_TYPE, Problem
 
 # Any route may be refused so; those that read a body, or name something, have more reasons.
@@ -52,6 +53,7 @@ def _schema(app: FastAPI, needs_key: bool) -> dict[str, Any]:
         "request_id": "5f0c6a4be1d2f3a7",
     }
     components["Problem"] = problem
+    components["Analysis"]["example"] = example_answer().model_dump(mode="json")
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
     for path, operations in schema["paths"].items():

@@ -19,11 +19,9 @@ from unmask.serving.answers import Analysis
 from unmask.serving.jobs import JobInfo
 from unmask.serving.problems import Problem, RefusedError
 from unmask.serving.services import Caller, Services, Shared
-from unmask.serving.uploads import deleted_after, files_of, form_body, form_text, read_form, shown_name
+from unmask.serving.uploads import client_of, deleted_after, files_of, form_body, may_keep, read_form, shown_name
 
 router = APIRouter(tags=["analysis"])
-
-LONGEST_CLIENT = 200
 
 
 class BatchItem(Document):
@@ -214,6 +212,6 @@ async def _uploads(
 async def _upload(part: UploadFile, form: FormData, shared: Services, caller: str, request: Request) -> Upload:
     # Without a word on who asks, the address decides: better than a coin, because a person gets one version.
     address = request.client.host if request.client is not None else ""
-    client = form_text(form, "client", LONGEST_CLIENT) or f"{caller}@{address}"
-    keep = form_text(form, "keep", 5) == "true"
+    client = client_of(form) or f"{caller}@{address}"
+    keep = may_keep(form)
     return Upload(await shared.scratch.save(part), shown_name(part), caller, client, keep)

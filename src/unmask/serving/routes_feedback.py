@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Body
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from unmask.fusion.rules import FeedbackCount, count_feedback, feedback_factors
 from unmask.schemas import Document
@@ -32,6 +32,7 @@ class Feedback(Document):
         verified: Whether this was checked, and is not a feeling; only checked material counts in the rates.
     """
 
+    model_config = ConfigDict(strict=True)  # "no" is not taken for false: JSON has words for both
     analysis_id: str = Field(min_length=1, max_length=64)
     label: Literal["real", "fake"] | None = None
     right: bool | None = None

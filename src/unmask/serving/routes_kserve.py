@@ -27,6 +27,7 @@ INPUT = "media"
 class Tensor(BaseModel):
     """A tensor of the protocol. Further fields that the protocol allows are passed over."""
 
+    model_config = ConfigDict(extra="ignore", strict=True)
     name: str
     shape: list[Annotated[int, Field(ge=0)]]
     datatype: str
@@ -37,7 +38,7 @@ class Tensor(BaseModel):
 class InferenceRequest(BaseModel):
     """A request of the protocol: one input ``media`` of datatype BYTES, base64 of one file an element."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
     id: str | None = None
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
     parameters: dict[str, Any] | None = None

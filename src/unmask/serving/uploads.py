@@ -21,6 +21,7 @@ from starlette.requests import Request
 from unmask.serving.problems import RefusedError
 
 LONGEST_NAME = 120
+LONGEST_CLIENT = 200
 MAX_FIELDS = 20
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
@@ -147,10 +148,42 @@ def shown_name(part: UploadFile) -> str:
     return _UNPRINTABLE.sub("", name).encode("utf-8", "replace").decode()[:LONGEST_NAME] or "upload"
 
 
-def form_text(form: FormData, name: str, longest: int) -> str:
-    """Read a text field; empty if it is missing, too long or a file."""
-    value = form.get(name)
-    return value if isinstance(value, str) and len(value) <= longest else ""
+def client_of(form: FormData) -> str:
+    """Read who asks; empty if the form does not say.
+
+    Raises:
+        RefusedError: 422, it is no text, too long, or there twice.
+    """
+    client = _form_text(form, "client")
+    if len(client) > LONGEST_CLIENT:
+        raise _bad_field("client", f"has {len(client)} characters; the limit is {LONGEST_CLIENT}")
+    return client
+
+
+def may_keep(form: FormData) -> bool:
+    """Read whether the sender agrees that the file is kept.
+
+    Raises:
+        RefusedError: 422, it is neither true nor false, or there twice.
+    """
+    said = _form_text(form, "keep")
+    if said not in ("", "true", "false"):
+        raise _bad_field("keep", "must be true or false")
+    return said == "true"
+
+
+def _form_text(form: FormData, name: str) -> str:
+    values = form.getlist(name)
+    if len(values) > 1:
+        raise _bad_field(name, "is there more than once")
+    value = values[0] if values else ""
+    if not isinstance(value, str):
+        raise _bad_field(name, "must be text, not a file")
+    return value
+
+
+def _bad_field(name: str, problem: str) -> RefusedError:
+    return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_field", f"The field {name} {problem}.")
 
 
 def form_body(field: str, *, many: bool = False) -> dict[str, Any]:
@@ -166,10 +199,14 @@ def form_body(field: str, *, many: bool = False) -> dict[str, Any]:
     file: dict[str, Any] = {"type": "string", "format": "binary", "description": "Image, video or sound."}
     properties = {
         field: {"type": "array", "items": file, "minItems": 1} if many else file,
-        "client": {"type": "string", "maxLength": 200, "description": "Stays the same for a person: routes A/B tests."},
+        "client": {
+            "type": "string",
+            "maxLength": LONGEST_CLIENT,
+            "description": "Stays the same for a person: routes A/B tests.",
+        },
         "keep": {
             "type": "string",
-            "enum": ["true", "false"],
+            "enum": ["", "true", "false"],
             "description": "Agree that the file is kept to learn from.",
         },
     }

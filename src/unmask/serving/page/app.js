@@ -71,7 +71,7 @@ async function check(file) {
   try {
     const form = new FormData();
     form.append("client", person());
-    form.append("keep", String($("keep").checked && limits?.keep_uploads));
+    form.append("keep", String(Boolean($("keep").checked && limits?.keep_uploads)));
     form.append("file", file, file.name);
     progress("Sending the file …", 0);
     let job = await upload("/v1/jobs", form, (share) => progress("Sending the file …", share), signal);
