@@ -14,8 +14,7 @@ from unmask.adapters.object_store import open_media, open_store
 from unmask.config import StorageConfig
 from unmask.features import extract_stage as stage
 from unmask.features.extract_stage import run_extract
-from unmask.features.subset import Shard
-from unmask.schemas import FEATURES, SAMPLES, read_table, write_table
+from unmask.schemas import FEATURES, SAMPLES, Shard, read_table, write_table
 
 STORAGE = StorageConfig(attempts=2, timeout_s=10)
 

@@ -22,9 +22,9 @@ from unmask.features import extract_stage as stage
 from unmask.features import results
 from unmask.features.extract_stage import run_extract
 from unmask.features.merge_stage import run_merge
-from unmask.features.subset import Shard, few_of_each
+from unmask.features.subset import few_of_each
 from unmask.objects import FolderStore
-from unmask.schemas import FACES, FEATURES, SAMPLES, ExtractionInfo, read_table
+from unmask.schemas import FACES, FEATURES, SAMPLES, ExtractionInfo, Shard, read_table
 
 N_CLIPS = 10
 

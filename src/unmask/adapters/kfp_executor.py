@@ -54,6 +54,10 @@ class ExecutorIO:
             )
         return cls(value)
 
+    def has_input(self, name: str) -> bool:
+        """Tell whether the step has an input artifact of this name."""
+        return name in self._input.get("inputs", {}).get("artifacts", {})
+
     def input_paths(self, name: str) -> list[Path]:
         """Find where the artifacts of an input lie.
 

@@ -1,4 +1,4 @@
-"""Questions about data before anything is trained on them."""
+"""Around ingest: inspecting files in shards, and looking for leaks in any data set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,48 @@ from pathlib import Path
 
 import click
 
-from unmask.cli.options import FILE, FOLDER
+from unmask.cli.options import FILE, FOLDER, named_sources, opened, out_option, source_option, stage, store_option
 from unmask.cli.root import cli
+from unmask.config import UnmaskConfig
 from unmask.errors import InputError
+from unmask.schemas import Shard, StageOutcome
 
 LEAK_FOUND = 3  # exit status, so that a script can tell a leak from an error
+
+
+@cli.command()
+@source_option
+@click.option("--shard", default="1/1", show_default=True, metavar="I/N", help="Look only into part I of N.")
+@out_option
+@store_option
+@click.option(
+    "--media-store",
+    default="",
+    metavar="FOLDER|s3://…",
+    help="Move the usable files of the part there, each once under its hash.  [default: storage.media]",
+)
+@stage
+def inspect(
+    sources: Sequence[str], shard: str, out: Path, store: str, media_store: str, config: UnmaskConfig
+) -> StageOutcome:
+    """Look into the files of one shard: hash, probe and fingerprint, for `ingest --inspected`.
+
+    Several machines share a large set this way. Give each shard 1/N to N/N once, with the same sources and settings;
+    `ingest` with all of them writes what it would have written alone.
+    """
+    from unmask.adapters.object_store import open_media
+    from unmask.data.inspected_parts import run_inspect
+
+    part = Shard.parse(shard)
+    return run_inspect(
+        named_sources(sources, config, store),
+        out,
+        config.ingest,
+        part,
+        opened(store, config),
+        media=open_media(config.storage),
+        media_store=opened(media_store or config.storage.media, config),
+    )
 
 
 @cli.command()

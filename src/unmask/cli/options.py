@@ -45,6 +45,8 @@ def stage(function: Command) -> Command:
         task = ExecutorIO.from_json(executor_input) if executor_input else None
         if task is not None and "trained" in options:
             options["trained"] = (*options["trained"], *task.numbered_input_paths("detectors"))
+        if task is not None and "inspected" in options and task.has_input("inspected"):
+            options["inspected"] = (*options["inspected"], *task.input_paths("inspected"))
         for name in ("shard_faces", "shard_features"):
             if task is not None and name in options:
                 options[name] = (*options[name], *task.input_paths(name))

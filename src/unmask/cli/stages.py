@@ -48,6 +48,13 @@ from unmask.schemas import StageOutcome
 @click.option(
     "--normalised-out", default="", metavar="FOLDER|s3://…", help="Where these files go.  [default: --media-store]"
 )
+@click.option(
+    "--inspected",
+    multiple=True,
+    type=FOLDER,
+    metavar="PART",
+    help="Folder that `inspect` wrote, once for each shard; the files are then not read again.",
+)
 @stage
 def ingest(
     sources: Sequence[str],
@@ -56,6 +63,7 @@ def ingest(
     media_store: str,
     normalise: bool,
     normalised_out: str,
+    inspected: Sequence[Path],
     config: UnmaskConfig,
 ) -> StageOutcome:
     """Find, check and split media: folders of files become a table of samples.
@@ -78,6 +86,7 @@ def ingest(
         media=open_media(config.storage),
         media_store=opened(media_place, config),
         normalised=opened(normalised_out or media_place, config) if normalise else None,
+        parts=inspected,
     )
 
 
@@ -107,7 +116,7 @@ def extract(
     """
     from unmask.adapters.object_store import open_media
     from unmask.features.extract_stage import run_extract
-    from unmask.features.subset import Shard
+    from unmask.schemas import Shard
 
     return run_extract(
         dataset,

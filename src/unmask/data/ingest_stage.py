@@ -18,6 +18,7 @@ from unmask.data.balance import LABEL_NAMES, balance_of
 from unmask.data.conventions import identity_keys
 from unmask.data.findings import SHOWN, in_words, warnings_about
 from unmask.data.groups import group_samples
+from unmask.data.inspected_parts import read_parts
 from unmask.data.inspection import (
     FILES,
     FILES_FILE,
@@ -69,6 +70,7 @@ def run_ingest(
     media: MediaFiles | None = None,
     media_store: ObjectStore | None = None,
     normalised: ObjectStore | None = None,
+    parts: Sequence[Path] = (),
 ) -> StageOutcome:
     """Find, check, group and split media.
 
@@ -89,19 +91,23 @@ def run_ingest(
             They stay where they are when left out.
         normalised: Where usable files go in one common format, if they are to be normalised; the table then describes
             and refers to these, with the groups and splits of the originals.
+        parts: Folders that `unmask inspect` wrote, one for each shard: what is in the files is taken from them, and
+            no file is opened to inspect it. The result is the same.
 
     Returns:
         Counts, the AUC of the metadata audit, and sentences for the user.
 
     Raises:
-        InputError: The sources cannot be split: empty, one class only, too many failed files, too few groups.
+        InputError: The sources cannot be split: empty, one class only, too many failed files, too few groups. Or the
+            parts do not fit together or to the sources.
         StorageError: A store cannot be reached.
     """
     media = media or LocalMedia()
     listing = list_sources(sources, config.layouts)
     places = {source.name: source.files.uri for source in sources}
     previous = (recall(store, remembered_key(sources)) if store else None) or read_earlier(out)
-    inspections, read_now = inspect_files(listing.files, places, config, media, previous)
+    elsewhere = read_parts(parts, places, listing.files) if parts else None
+    inspections, read_now = inspect_files(listing.files, places, config, media, previous, elsewhere)
     _check_failures(listing.files, inspections, config.max_failed_share)
     likeness = (
         likeness_of(listing.files, inspections, read_now, previous) if config.near_duplicates else Likeness([], [])

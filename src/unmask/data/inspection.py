@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -138,10 +138,20 @@ class Earlier:
         )
         if not same or row is None or seen is None or row["sha256"] is None:
             return None
-        if seen["defect"] is not None:
-            return Inspection(row["sha256"], None, seen["defect"], seen["defect"])
-        facts = MediaFacts(**{name: row[name] for name in MediaFacts.__dataclass_fields__})
-        return Inspection(row["sha256"], facts, None, None, row["peak_dbfs"], marks_of(seen))
+        return inspection_of(row, seen)
+
+
+def inspection_of(row: dict[str, Any], seen: dict[str, Any]) -> Inspection:
+    """Read what was found in a file, before it is held against limits.
+
+    Args:
+        row: With its columns of the samples table.
+        seen: With its columns of the files table.
+    """
+    if seen["defect"] is not None:
+        return Inspection(row["sha256"], None, seen["defect"], seen["defect"])
+    facts = MediaFacts(**{name: row[name] for name in MediaFacts.__dataclass_fields__})
+    return Inspection(row["sha256"], facts, None, None, row["peak_dbfs"], marks_of(seen))
 
 
 def marks_of(seen: dict[str, Any]) -> Marks:
@@ -243,6 +253,7 @@ def inspect_files(
     config: IngestConfig,
     media: MediaFiles,
     earlier: Earlier | None,
+    elsewhere: Mapping[str, Inspection] | None = None,
 ) -> tuple[list[Inspection], set[str]]:
     """Hash and probe files in parallel.
 
@@ -252,24 +263,30 @@ def inspect_files(
         config: Limits of duration and frame rate.
         media: Gives the bytes.
         earlier: What an earlier run found; unchanged files are not read again.
+        elsewhere: Sample id to what another machine found in the file; then none is read here.
 
     Returns:
-        One inspection a file, in the same order, and the ids of those that were read now.
+        One inspection a file, in the same order, and the ids of those that were read now, here or elsewhere.
     """
     known = {
         f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places.get(f.source, "")))
     }
     new = [file for file in files if file.sample_id not in known]
+    found_now = _read_all(new, media) if elsewhere is None else (elsewhere[file.sample_id] for file in new)
+    for file, found in zip(new, found_now, strict=True):
+        known[file.sample_id] = found
+    return [_judged(known[file.sample_id], config) for file in files], {file.sample_id for file in new}
+
+
+def _read_all(files: Sequence[SourceFile], media: MediaFiles) -> Iterator[Inspection]:
     # Hashing and decoding happen outside the interpreter lock, so threads are enough and nothing needs copying.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
-        work = _in_batches(pool, lambda file: _read(file, media), new)
+        work = _in_batches(pool, lambda file: _read(file, media), files)
         try:
-            for file, found in zip(new, track(work, len(new), "ingest", "files"), strict=True):
-                known[file.sample_id] = found
+            yield from track(work, len(files), "ingest", "files")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, wait only for the files in hand
             raise
-    return [_judged(known[file.sample_id], config) for file in files], {file.sample_id for file in new}
 
 
 def _in_batches(

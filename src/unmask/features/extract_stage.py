@@ -26,12 +26,12 @@ from unmask.features.results import (
     write_features,
 )
 from unmask.features.store import Failure, FeatureStore, save_result
-from unmask.features.subset import Shard, few_of_each
+from unmask.features.subset import few_of_each
 from unmask.media.faces import MODEL_SHA256, model_path
 from unmask.media.pool import WorkerPool
 from unmask.objects import FolderStore, LocalMedia, MediaFiles, ObjectStore
 from unmask.progress import track
-from unmask.schemas import SAMPLES, DatasetInfo, StageOutcome, read_table
+from unmask.schemas import SAMPLES, DatasetInfo, Shard, StageOutcome, read_table
 
 logger = logging.getLogger(__name__)
 

@@ -1,48 +1,13 @@
-"""Which samples of a data set are measured: a shard of n, or a few of each kind to try something out."""
+"""Which samples of a data set are measured when something is only tried out: a few of each kind."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any, Self
-
-from unmask.errors import InputError
+from typing import Any
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of n parts of a data set.
-
-    Attributes:
-        number: From 1 to ``of``.
-        of: How many parts there are.
-    """
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``i/n``.
-
-        Raises:
-            InputError: It is not of this form, or i is not from 1 to n.
-        """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
-        if not 1 <= shard.number <= shard.of:
-            raise InputError(f"{text!r} is no shard.", "Give i/n with i from 1 to n, for example 1/4.")
-        return shard
-
-    def holds(self, row: Row) -> bool:
-        """Whether a sample is in this part; files of the same bytes are always in the same one."""
-        name = row["sha256"] or row["sample_id"]
-        return int(name[:8], 16) % self.of == self.number - 1
 
 
 def few_of_each(rows: Sequence[Row], limit: int) -> list[Row]:

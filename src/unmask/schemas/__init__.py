@@ -37,6 +37,7 @@ from unmask.schemas.documents import (
     TuningTrial,
 )
 from unmask.schemas.files import StageOutcome, new_directory, sha256_file, sha256_json, write_atomically
+from unmask.schemas.shards import Shard
 from unmask.schemas.tables import (
     CROSS_DATASET,
     FACES,
@@ -95,6 +96,7 @@ __all__ = [
     "RealEvidence",
     "ReferenceDrift",
     "RetrainingDecision",
+    "Shard",
     "StageOutcome",
     "TableSpec",
     "TrainingCurvePoint",
