@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -248,7 +249,8 @@ def contract(server: Server, arguments: argparse.Namespace) -> None:
     # A schema cannot say that bytes are a picture: requests that it allows are rightly refused.
     command += ["--exclude-checks", "positive_data_acceptance"]
     command += ["--phases", "examples,coverage,fuzzing", "--exclude-path", "/metrics"]
-    raise SystemExit(subprocess.run(command, check=False).returncode)
+    with tempfile.TemporaryDirectory() as folder:  # for what schemathesis writes
+        raise SystemExit(subprocess.run(command, check=False, cwd=folder).returncode)
 
 
 def main() -> None:

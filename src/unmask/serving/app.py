@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from unmask import __version__
 from unmask.config import ServeConfig
@@ -37,6 +38,8 @@ from unmask.serving.uploads import Scratch
 from unmask.serving.workers import DecoderPool
 
 logger = logging.getLogger(__name__)
+
+ROUTES = (routes_analysis, routes_feedback, routes_state, routes_kserve, routes_page)
 
 
 def create_app(
@@ -85,7 +88,7 @@ def create_app(
     )
     app.state.services = None
     app.state.keys = keys or Keys([])
-    for routes in (routes_analysis, routes_feedback, routes_state, routes_kserve, routes_page):
+    for routes in ROUTES:
         app.include_router(routes.router)
     _handle_errors(app)
     describe(app, needs_key=app.state.keys.required)
@@ -181,10 +184,10 @@ async def _follow(models: Models, config: ServeConfig, telemetry: Telemetry, ana
 def _allowed(app: FastAPI, request: Request) -> list[str]:
     """Methods of all routes of a path; the router would name those of the first one only."""
     methods: set[str] = set()
-    for route in app.routes:
-        matched, _ = route.matches(request.scope)
-        if matched is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    # What is included stays in routers of its own, behind one entry of `app.routes`.
+    for route in itertools.chain(app.routes, *(module.router.routes for module in ROUTES)):
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
     return sorted(methods)
 
 
