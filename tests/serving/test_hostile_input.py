@@ -45,6 +45,16 @@ def test_damaged_uploads(live: Live, bench: ModuleType, clip: Path, face: Path) 
     assert requests.get(live.url + "/ready", timeout=10).status_code == 200
 
 
+def test_a_stream_of_unknown_coding_costs_no_decoder(live: Live, clip: Path) -> None:
+    """One damaged byte in the code of the video's coding is enough; 3 of 1,000 damaged files had it."""
+    content = clip.read_bytes()
+    assert content.count(b"avc1") >= 1
+    before = sorted(live.decoders())
+    answer = live.post("/v1/analyze", content.replace(b"avc1", b"av\xb11"))
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported")
+    assert sorted(live.decoders()) == before
+
+
 @pytest.mark.slow
 def test_the_interface_keeps_its_description(live: Live) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")

@@ -103,7 +103,8 @@ def check_limits(path: Path, limits: dict[str, float]) -> None:
     """
     try:
         with open_media(path) as container:
-            pictures = container.streams.video
+            # A stream whose coding nobody knows has no size; decoding it is refused right afterwards.
+            pictures = [stream for stream in container.streams.video if stream.codec_context is not None]
             width, height = (pictures[0].width, pictures[0].height) if pictures else (0, 0)
             duration_s = (container.duration or 0) / 1e6
             # Still pictures have their own containers; what is unsure gets the larger limit and is decoded once.

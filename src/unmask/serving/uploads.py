@@ -200,7 +200,8 @@ def form_body(field: str, *, many: bool = False) -> dict[str, Any]:
     properties = {
         field: {"type": "array", "items": file, "minItems": 1} if many else file,
         "client": {
-            "type": "string",
+            # A form holds text only: what a program sends for null arrives as a word.
+            "type": ["string", "null"],
             "maxLength": LONGEST_CLIENT,
             "description": "Stays the same for a person: routes A/B tests.",
         },
