@@ -47,7 +47,7 @@ CHOOSERS: dict[str, Callable[[pd.DataFrame], object]] = {
     "calibration": lambda rows: choose_calibration(rows, "a", folds=3, rng=generator()),
     "weights": lambda rows: choose_weights(rows, ["a", "b"], EnsembleConfig(trials=2, folds=2), generator()),
     "fusion": lambda rows: fit_fusion(rows, list(FEATURE_NAMES), 1.0, FusionConfig(), generator()),
-    "rules": lambda rows: fit_rules(rows, dict.fromkeys(FEATURE_NAMES, "higher_fake"), RULES),
+    "rules": lambda rows: fit_rules(rows, dict.fromkeys(FEATURE_NAMES, "higher_fake"), RULES, list(FEATURE_NAMES)),
     "operating points": lambda rows: choose_operating_points(rows, 0.05),
 }
 
