@@ -200,8 +200,7 @@ def form_body(field: str, *, many: bool = False) -> dict[str, Any]:
     properties = {
         field: {"type": "array", "items": file, "minItems": 1} if many else file,
         "client": {
-            # A form holds text only: what a program sends for null arrives as a word.
-            "type": ["string", "null"],
+            # No type: a form holds text only, so that null, true and 7 arrive as words that are as good as any.
             "maxLength": LONGEST_CLIENT,
             "description": "Stays the same for a person: routes A/B tests.",
         },
