@@ -181,6 +181,8 @@ def _summary(work: Path, latest: dict[str, Path], seconds: float) -> str:
         "Next:",
         "  Score a file:      .venv/bin/unmask score FILE"
         + ("" if here == Path(".unmask") else f" --bundle {here / 'latest' / 'bundle'}"),
+        "  Judge on a page:   .venv/bin/unmask serve"
+        + ("" if here == Path(".unmask") else f" --bundle {here / 'latest' / 'bundle'}"),
         f"  Open MLflow:       .venv/bin/mlflow ui --backend-store-uri {decision.tracking_uri}",
         "  Your own media:    make run DATA=path/to/folder   (with real/ and fake/ below it)",
     ]
