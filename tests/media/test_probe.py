@@ -275,3 +275,25 @@ def test_limits_of_duration_and_frame_rate(tmp_path: Path) -> None:
     assert probe(short, generous).duration_s == pytest.approx(1.5)
     assert probe(slow, generous).fps == 10
     assert read_facts(short).n_frames == 45  # the facts are known although the file is refused
+
+
+def test_sound_of_an_unknown_coding_leaves_the_video_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "clip.mkv"
+    with av.open(str(file), "w") as container:
+        video = container.add_stream("libx264", 25)
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        sound = container.add_stream("pcm_s16le", 16000)
+        for _ in range(75):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), layout="mono")
+        samples.sample_rate = 16000
+        container.mux(sound.encode(samples))
+        container.mux(video.encode())
+    content = file.read_bytes()
+    assert content.count(b"A_PCM/INT/LIT") == 1
+    file.write_bytes(content.replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+    facts = probe(file, IngestConfig())
+    assert facts.modality == "video"
+    assert facts.has_audio
+    assert facts.sample_rate_hz is None

@@ -332,12 +332,16 @@ def _encoder(container: Any, stream: Any) -> str | None:
 
 
 def _channels(sound: Any) -> int | None:
-    return None if sound is None else sound.codec_context.layout.nb_channels or None
+    # A stream of unknown coding has no codec context.
+    if sound is None or sound.codec_context is None:
+        return None
+    return sound.codec_context.layout.nb_channels or None
 
 
 def _sample_rate(sound: Any) -> int | None:
-    rate = None if sound is None else sound.codec_context.sample_rate
-    return rate or None
+    if sound is None or sound.codec_context is None:
+        return None
+    return sound.codec_context.sample_rate or None
 
 
 def _is_image(container: Any, stream: Any) -> bool:
