@@ -40,7 +40,7 @@ def test_mixed_labels_are_pulled_by_both_classes():
     assert loss.item() == pytest.approx((0.75 * 0.5 + 0.25 * 1.5) * np.log(2))
 
 
-@pytest.mark.parametrize(("n_fake", "meant"), [(19, "none"), (30, "weights"), (60, "sampler")])
+@pytest.mark.parametrize(("n_fake", "meant"), [(10, "none"), (19, "weights"), (50, "weights"), (60, "sampler")])
 def test_auto_balance_follows_the_imbalance(n_fake, meant):
     labels = np.repeat([0, 1], [10, n_fake]).astype(np.float32)
     assert resolve_balance(labels, "auto") == resolve_balance(1 - labels, "auto") == meant

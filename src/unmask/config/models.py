@@ -188,8 +188,9 @@ class TrainConfig(Section):
     )
     label_smoothing: float = Field(default=0.05, ge=0, lt=0.5, description="0 and 1 become this much softer")
     class_balance: Literal["auto", "weights", "sampler", "none"] = Field(
-        default="weights",
-        description="weights: in the loss; sampler: the rarer class is drawn as often; auto: by the imbalance of train",
+        default="auto",
+        description="weights: in the loss; sampler: the rarer class is drawn as often; auto: weights from 1.1:1 on, "
+        "the sampler above 5:1",
     )
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="keep a moving average of the weights; 0 keeps none")
     checkpoint_metric: Literal["auc", "pr_auc", "f1", "loss"] = Field(

@@ -35,9 +35,7 @@ def balance_of(usable: pd.DataFrame) -> Balance:
         usable: Usable rows of the samples table, both classes among them.
     """
     ratio = _ratio(usable["label"]) or float("inf")
-    level: Level = (
-        "balanced" if ratio < BALANCED else "mild" if ratio < MILD else "moderate" if ratio <= MODERATE else "severe"
-    )
+    level = level_of(ratio)
     correction, advice = ADVICE[level]
     rarer = LABEL_NAMES[int((usable["label"] == 1).sum() < (usable["label"] == 0).sum())]
     return Balance(
@@ -54,6 +52,17 @@ def balance_of(usable: pd.DataFrame) -> Balance:
         },
         by_split={split: _ratio(usable.loc[usable["split"] == split, "label"]) for split in SPLITS},
     )
+
+
+def level_of(ratio: float) -> Level:
+    """Say how unbalanced classes are; `ADVICE` tells what each level asks of training.
+
+    Args:
+        ratio: Count of the larger class over that of the smaller one.
+    """
+    if ratio < BALANCED:
+        return "balanced"
+    return "mild" if ratio < MILD else "moderate" if ratio <= MODERATE else "severe"
 
 
 def _ratio(labels: pd.Series) -> float | None:

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.config import TrainConfig
-
-# From this ratio of the classes on, seed-wise advice calls imbalance more than mild.
-MILD_IMBALANCE = 2.0
+from unmask.data.balance import ADVICE, level_of
 
 
 def resolve_balance(labels: NDArray[np.float32], balance: str) -> str:
-    """Decide what ``auto`` means: nothing below 2:1, class weights up to 5:1, the sampler above.
+    """Decide what ``auto`` means: what the report on the data advises for this ratio of the classes.
 
     Args:
         labels: ``(N,)``, 0 real, 1 fake, one a training sample.
@@ -29,10 +27,7 @@ def resolve_balance(labels: NDArray[np.float32], balance: str) -> str:
     if balance != "auto":
         return balance
     counts = np.bincount(labels.astype(np.int64), minlength=2)
-    ratio = counts.max() / max(1, counts.min())
-    if ratio < MILD_IMBALANCE:
-        return "none"
-    return "weights" if ratio <= 5 else "sampler"
+    return ADVICE[level_of(counts.max() / max(1, counts.min()))][0]
 
 
 def class_weights(labels: NDArray[np.float32], balance: str, blended: float = 0.0) -> tuple[float, float]:
