@@ -176,6 +176,27 @@ def test_the_camera(page: Any) -> None:
     assert page.is_hidden("#camera")
 
 
+def test_no_picture_is_taken_before_the_camera_shows_one(page: Any) -> None:
+    page.evaluate("""() => {
+        const canvas = document.createElement("canvas");
+        const stream = canvas.captureStream(0);
+        const draw = () => {
+            canvas.getContext("2d").fillRect(0, 0, 300, 150);
+            stream.getVideoTracks()[0].requestFrame();
+        };
+        navigator.mediaDevices.getUserMedia = async () => stream;
+        window.wakeCamera = () => setInterval(draw, 50);
+    }""")
+    page.get_by_role("button", name="Use the camera").click()
+    take = page.get_by_role("button", name="Take a picture")
+    take.wait_for()
+    assert take.is_disabled()
+    page.evaluate("window.wakeCamera()")
+    take.click()  # waits until it can be pressed
+    page.wait_for_selector("#verdict")
+    assert page.is_hidden("#problem")
+
+
 def test_the_monitoring_page(page: Any, live: Live) -> None:
     page.goto(live.url + "/monitoring")
     page.wait_for_selector("#versions section")

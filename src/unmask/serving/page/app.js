@@ -201,9 +201,16 @@ $("camera-open").addEventListener("click", async () => {
     complain(new Problem({ detail: "The camera cannot be used.", fix: "Allow it in the browser, or choose a file." }));
     return;
   }
-  $("camera-view").srcObject = stream;
+  const view = $("camera-view");
+  // Until the first picture is there, there is nothing to take.
+  const buttons = [$("camera-photo"), $("camera-record")];
+  for (const button of buttons) button.disabled = true;
+  view.srcObject = stream;
   show("camera", true);
-  await $("camera-view").play();
+  $("camera-close").focus();
+  await Promise.all([new Promise((resolve) => view.requestVideoFrameCallback(resolve)), view.play()]).catch(() => {});
+  if (!stream) return;  // closed meanwhile
+  for (const button of buttons) button.disabled = false;
   $("camera-photo").focus();
 });
 $("camera-close").addEventListener("click", () => { closeCamera(); $("camera-open").focus(); });
