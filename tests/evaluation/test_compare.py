@@ -19,6 +19,7 @@ from unmask.errors import InputError
 from unmask.evaluation.compare import against_headline, run_compare
 from unmask.evaluation.comparison_report import ComparisonInfo
 from unmask.evaluation.inputs import SystemScores
+from unmask.metrics import delong
 from unmask.schemas import VIDEO_SCORES, FusionInfo, write_table
 
 CONFIG = EvaluateConfig(resamples=400)
@@ -157,6 +158,22 @@ def test_systems_are_compared_on_the_samples_that_all_scored() -> None:
     assert found.difference.n == 70
     assert found.p_value < 0.01
     assert against_headline(system("fusion", strong, slice(0, 0)), [system("weak", weak, slice(0, 0))], 0, 100) == []
+
+
+def test_systems_that_share_no_sample_are_still_compared_with_the_headline() -> None:
+    """A detector of sounds and one of faces score no file in common; fusion scored them all."""
+    rows, weak, strong = drawn(200)
+    ids, y, groups = rows["sample_id"].to_numpy(object), rows["label"].to_numpy(), rows["group_id"].to_numpy(object)
+
+    def system(name: str, scores: np.ndarray, kept: slice) -> SystemScores:
+        return SystemScores(name, "detector", ids[kept], y[kept], scores[kept], groups[kept])
+
+    headline = system("fusion", strong, slice(0, 200))
+    parts = {"faces": slice(0, 100), "sounds": slice(100, 190), "silent": slice(0, 0), "one": slice(190, 191)}
+    found = against_headline(headline, [system(name, weak, kept) for name, kept in parts.items()], 0, 300)
+    assert [(one.name, one.difference.n) for one in found] == [("faces", 100), ("sounds", 90)]
+    raw = [delong(y[part], strong[part], weak[part], groups[part]).p_value for part in (slice(0, 100), slice(100, 190))]
+    assert [one.p_value for one in found] == pytest.approx(list(multipletests(raw, method="holm")[1]))
 
 
 def test_several_are_compared_with_the_first_and_corrected(tmp_path: Path) -> None:

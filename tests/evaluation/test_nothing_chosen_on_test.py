@@ -17,15 +17,18 @@ from unmask.ensemble.ensemble_stage import run_ensemble
 from unmask.ensemble.selection import choose_weights
 from unmask.errors import LeakError
 from unmask.evaluation.evaluate_stage import run_evaluate
-from unmask.fusion.fit import fit_fusion
+from unmask.fusion.analysis import analyse
+from unmask.fusion.fallback import average_by_rule
+from unmask.fusion.fit import fit_fusion, usable_features
 from unmask.fusion.fuse_stage import run_fuse
 from unmask.fusion.rules import fit_rules
 from unmask.fusion.thresholds import choose_operating_points
 from unmask.schemas import FACES, FEATURES, FRAME_SCORES, SAMPLES, DetectorInfo, TableSpec, read_table, write_table
-from unmask.training.selection import val_figures
+from unmask.training.selection import choose_aggregation, val_figures
 from unmask.training.train_stage import run_train
 
 RULES = FusionConfig(rules=("real_evidence", "artefact_scale"))
+HALVES = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
 
 
 def rows_of(split: str, n: int = 60) -> pd.DataFrame:
@@ -48,6 +51,8 @@ CHOOSERS: dict[str, Callable[[pd.DataFrame], object]] = {
     "weights": lambda rows: choose_weights(rows, ["a", "b"], EnsembleConfig(trials=2, folds=2), generator()),
     "fusion": lambda rows: fit_fusion(rows, list(FEATURE_NAMES), 1.0, FusionConfig(), generator()),
     "rules": lambda rows: fit_rules(rows, dict.fromkeys(FEATURE_NAMES, "higher_fake"), RULES, list(FEATURE_NAMES)),
+    "features": lambda rows: usable_features(rows, list(FEATURE_NAMES)),
+    "analysis": lambda rows: analyse(rows, list(FEATURE_NAMES), HALVES, 0.1, generator()),
     "operating points": lambda rows: choose_operating_points(rows, 0.05),
 }
 
@@ -63,12 +68,24 @@ def test_what_chooses_on_calib_takes_calib_and_nothing_else(chooser: str) -> Non
             CHOOSERS[chooser](one_of_another)
 
 
-def test_the_checkpoint_is_chosen_on_val_only() -> None:
+def test_checkpoint_and_aggregation_are_chosen_on_val_only() -> None:
     val = rows_of("val")
-    val_figures(val, val["a"].to_numpy())
+    logits = val["a"].to_numpy()
+    val_figures(val, logits)
+    choose_aggregation(val, logits, "auto", generator())
     val.loc[7, "split"] = "test"
     with pytest.raises(LeakError, match="1 of test"):
-        val_figures(val, val["a"].to_numpy())
+        val_figures(val, logits)
+    with pytest.raises(LeakError, match="1 of test"):
+        choose_aggregation(val, logits, "auto", generator())
+
+
+def test_the_fallback_is_written_without_test_rows() -> None:
+    rows, directions = rows_of("train"), dict.fromkeys(FEATURE_NAMES, "higher_fake")
+    average_by_rule(rows, directions, 1.0)
+    rows.loc[7, "split"] = "test"
+    with pytest.raises(LeakError, match="1 of test"):
+        average_by_rule(rows, directions, 1.0)
 
 
 def other_test_labels(folders: Folders) -> None:

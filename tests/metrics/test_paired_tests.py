@@ -10,7 +10,6 @@ import pytest
 
 from unmask.metrics import brier, f1, roc_auc
 from unmask.metrics.compare import (
-    compare_all,
     compare_systems,
     delong,
     delong_covariance,
@@ -154,12 +153,3 @@ def test_effect_size_in_standard_deviations() -> None:
     assert effect_size(0.5, 0.76024994) == pytest.approx(1.0, abs=1e-6)  # one standard deviation apart
     assert effect_size(0.8, 0.8) == 0
     assert effect_size(0.8, 1.0) is None
-
-
-def test_several_systems_against_one() -> None:
-    y, a, b = _two(9, 300, 0.6)
-    tests = compare_all(y, a, {"better": b, "same": a, "noise": np.random.default_rng(0).standard_normal(300)})
-    raw = [test.p_value for test, _ in tests.values()]
-    assert [p for _, p in tests.values()] == pytest.approx(holm(raw))
-    assert tests["same"][1] == 1.0
-    assert tests["noise"][1] < 0.001

@@ -268,7 +268,7 @@ class EnsembleConfig(Section):
         default="auto", description="how detectors are combined; auto: bayesian if its gain over equal weights is real"
     )
     calibration: Literal["auto", "temperature", "platt", "isotonic"] = Field(
-        default="temperature", description="of each detector; auto: by likelihood out of fold"
+        default="auto", description="of each detector; auto: by likelihood out of fold, a temperature on little data"
     )
 
 

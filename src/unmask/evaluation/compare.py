@@ -51,35 +51,39 @@ class AgainstHeadline:
 def against_headline(
     headline: SystemScores, others: Sequence[SystemScores], seed: int, resamples: int
 ) -> list[AgainstHeadline]:
-    """Compare systems with the headline system.
+    """Compare systems with the headline system, each on the samples that both scored.
 
     Args:
         headline: With its scores.
-        others: With theirs.
+        others: With theirs; they need not have scored the same samples, as detectors of faces and of sounds do not.
         seed: Of the resamples.
         resamples: How many.
 
     Returns:
-        One row a system; empty where there are too few groups of a class for a test.
+        One row a system, but for those that share too few groups of a class with the headline for a test.
     """
-    wanted = set(headline.sample_ids).intersection(*(set(one.sample_ids) for one in others))
-    tables = {one.name: _scores_by_id(one).loc[sorted(wanted)] for one in (headline, *others)}
-    first = tables[headline.name]
-    labels, groups = first["label"].to_numpy(np.int64), first["group"].to_numpy(object)
-    scores = {name: table["score"].to_numpy(np.float64) for name, table in tables.items()}
-    reference = scores.pop(headline.name)
-    try:
-        tested = metrics.compare_all(labels, reference, scores, groups)
-    except ValueError:
-        return []
-    rows = []
-    for name, own in scores.items():
+    reference = _scores_by_id(headline)
+    differences: dict[str, Estimate] = {}
+    p_values: list[float] = []
+    for other in others:
+        own = _scores_by_id(other)
+        common = reference.index.intersection(own.index).sort_values()
+        labels = reference.loc[common, "label"].to_numpy(np.int64)
+        groups = reference.loc[common, "group"].to_numpy(object)
+        before, after = (table.loc[common, "score"].to_numpy(np.float64) for table in (reference, own))
+        try:
+            p_values.append(metrics.delong(labels, before, after, groups).p_value)
+        except ValueError:  # too few groups of a class
+            continue
         rng = np.random.default_rng([seed, 4])
-        difference = metrics.paired_difference(
-            metrics.roc_auc, labels, reference, own, groups, rng=rng, resamples=resamples
+        differences[other.name] = metrics.paired_difference(
+            metrics.roc_auc, labels, before, after, groups, rng=rng, resamples=resamples
         )
-        rows.append(AgainstHeadline(name, difference, tested[name][1]))
-    return rows
+    corrected = metrics.holm(p_values)
+    return [
+        AgainstHeadline(name, difference, p_value)
+        for (name, difference), p_value in zip(differences.items(), corrected, strict=True)
+    ]
 
 
 def _scores_by_id(system: SystemScores) -> pd.DataFrame:

@@ -6,7 +6,7 @@ test whether the decisions at a threshold do. All three compare the two systems 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -280,28 +280,3 @@ def compare_systems(
     if thresholds is not None:
         decided = mcnemar(labels, np.asarray(a) >= thresholds[0], np.asarray(b) >= thresholds[1])
     return Comparison(difference.n, difference, tested, effect_size(tested.auc_a, tested.auc_b), decided)
-
-
-def compare_all(
-    labels: npt.ArrayLike,
-    reference: npt.ArrayLike,
-    others: Mapping[str, npt.ArrayLike],
-    groups: npt.ArrayLike | None = None,
-) -> dict[str, tuple[DeLong, float]]:
-    """Test several systems against one, with p-values corrected for their number.
-
-    Args:
-        labels: ``(N,)``, 0 real and 1 fake.
-        reference: ``(N,)`` scores of the system that the others are compared with.
-        others: System to ``(N,)`` scores.
-        groups: ``(N,)``; samples of a group may depend on one another. None: all samples are independent.
-
-    Returns:
-        System to DeLong's test and Holm's corrected p-value.
-
-    Raises:
-        ValueError: There are fewer than two samples, or groups, of a class.
-    """
-    tests = {name: delong(labels, reference, scores, groups) for name, scores in others.items()}
-    corrected = holm([test.p_value for test in tests.values()])
-    return {name: (test, p) for (name, test), p in zip(tests.items(), corrected, strict=True)}
