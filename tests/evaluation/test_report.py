@@ -17,6 +17,7 @@ from unmask.evaluation.report import escape_markdown
 from unmask.evaluation.wording import full, interval, number, tied
 from unmask.schemas import (
     FEATURES,
+    ROBUSTNESS,
     SAMPLES,
     VIDEO_SCORES,
     DatasetInfo,
@@ -356,3 +357,23 @@ def test_attacks_are_drawn_for_each_network(page: Parsed) -> None:
     for name in ("meso4", "meso4-b"):
         assert f"One-step attack (FGSM) on {name}" in page.text
         assert f"The attack knew {name} alone" in page.text
+
+
+def test_damage_and_attacks_are_told_with_rates_at_the_threshold(folders: Folders, page: Parsed) -> None:
+    table = read_table(folders.root / "evaluation" / "robustness.parquet", ROBUSTNESS).to_pandas()
+    ensemble = table.loc[table["system"] == "ensemble"]
+    worst = ensemble.loc[(ensemble["perturbation"] == "gaussian_blur") & (ensemble["severity"] == 5)]
+    figures = worst.set_index("metric")["value"]
+    markdown = (folders.root / "evaluation" / "summary.md").read_text(encoding="utf-8")
+    (row,) = (line for line in markdown.splitlines() if line.startswith("| Gaussian blur, severity 5 of 5"))
+    told = [cell.split(" (")[0] for cell in row.split(" | ")[1:]]
+    assert told == [
+        f"{figures['roc_auc']:.3f}",
+        f"{figures['roc_auc_change']:.3f}",
+        f"{100 * figures['tpr']:.0f} %",
+        f"{100 * figures['fpr']:.0f} %",
+    ]
+    for words in ("Gaussian blur, severity 5 of 5", "FGSM on meso4, 4 of 255 levels", "against undamaged"):
+        assert words in page.text
+    assert "## Operating points" in markdown
+    assert "## Combination" in markdown

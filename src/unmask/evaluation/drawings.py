@@ -372,13 +372,36 @@ def robustness(table: pd.DataFrame, names: Sequence[str]) -> list[Chart]:
         One chart a damage.
     """
     style = styles([*names, "fusion"])
-    auc = table.loc[table["metric"] == "roc_auc"]
-    clean = auc.loc[auc["severity"] == 0]
+    clean = table.loc[table["severity"] == 0]
     charts = []
-    for damage in dict.fromkeys(auc.loc[auc["severity"] > 0, "perturbation"]):
-        rows = pd.concat([clean, auc.loc[auc["perturbation"] == damage]]).dropna(subset=["value"])
-        charts.append(_robustness_chart(str(damage), rows, style))
+    for damage in dict.fromkeys(table.loc[table["severity"] > 0, "perturbation"]):
+        rows = pd.concat([clean, table.loc[table["perturbation"] == damage]])
+        charts.append(_robustness_chart(str(damage), beside_auc(rows, "severity"), style))
     return charts
+
+
+BESIDE_AUC = {"roc_auc_change": "against undamaged", "tpr": "fakes found", "fpr": "false alarms"}
+
+
+def beside_auc(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """Put the change and both rates at the threshold in use beside the AUC of each system and condition.
+
+    Args:
+        rows: Rows of ROBUSTNESS, of one damage or attack with its undamaged rows.
+        condition: ``severity`` or ``epsilon``; 0 is undamaged.
+
+    Returns:
+        The rows of the AUC with the columns of `BESIDE_AUC`, as text.
+    """
+    keys = ["system", condition]
+    auc = rows.loc[(rows["metric"] == "roc_auc") & rows["value"].notna()]
+    for metric, title in BESIDE_AUC.items():
+        own = rows.loc[rows["metric"] == metric]
+        unit: Unit = "" if metric == "roc_auc_change" else "%"
+        # Against itself nothing changes.
+        texts = [full(estimate_of(row), unit) if unit or row[condition] else "–" for row in own.to_dict("records")]
+        auc = auc.merge(own[keys].assign(**{title: texts}), on=keys, how="left")
+    return auc
 
 
 def _robustness_chart(damage: str, rows: pd.DataFrame, style: Mapping[str, int]) -> Chart:
@@ -386,11 +409,11 @@ def _robustness_chart(damage: str, rows: pd.DataFrame, style: Mapping[str, int])
     systems = [name for name in style if name in set(rows["system"])]
     ordered = rows.sort_values(["system", "severity"])
     tabled = tuple(
-        (name, str(row["severity"]), full(_estimate(row)))
+        (name, str(row["severity"]), full(estimate_of(row)), *(str(row[title]) for title in BESIDE_AUC.values()))
         for name in systems
         for row in ordered.loc[ordered["system"] == name].to_dict("records")
     )
-    words = "; ".join(f"{system}, severity {severity}: AUC {text}" for system, severity, text in tabled)
+    words = "; ".join(f"{system}, severity {severity}: AUC {text}" for system, severity, text, *_ in tabled)
     low = min(0.4, float(rows["low"].fillna(rows["value"]).min())) if len(rows) else 0.0
     y = (
         Axis("ROC AUC", 0.0, 1.0, (0, 0.25, 0.5, 0.75, 1))
@@ -414,7 +437,7 @@ def _robustness_chart(damage: str, rows: pd.DataFrame, style: Mapping[str, int])
         plot.svg(),
         f"Severities 1 to 5 are {steps} ({about.parameter}). 95 % intervals{drawn}; n = {n}.",
         (*(LegendEntry(style[name], name) for name in systems), GUESSING),
-        ("system", "severity", "ROC AUC, 95 % interval, n"),
+        ("system", "severity", "ROC AUC, 95 % interval, n", *BESIDE_AUC.values()),
         tabled,
     )
 
@@ -430,7 +453,8 @@ def _robustness_line(plot: Plot, rows: pd.DataFrame, style: int, shift: float, *
         plot.dot(float(place), float(value), style)
 
 
-def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
+def estimate_of(row: Mapping[Hashable, Any]) -> Estimate:
+    """Read the figure of a row of ROBUSTNESS."""
     value, low, high = (None if pd.isna(row[name]) else float(row[name]) for name in ("value", "low", "high"))
     return Estimate(value=value, low=low, high=high, n=int(row["n"]))
 
@@ -584,25 +608,24 @@ def attacks(table: pd.DataFrame, names: Sequence[str]) -> list[Chart]:
         One chart an attack and network attacked.
     """
     style = styles([*names, "fusion"])
-    auc = table.loc[(table["metric"] == "roc_auc") & table["crafted_on"].notna()]
-    pairs = auc[["perturbation", "crafted_on"]].drop_duplicates().itertuples(index=False, name=None)
+    attacked = table.loc[table["crafted_on"].notna()]
     return [
-        _attack_chart(str(attack), str(on), auc.loc[(auc["perturbation"] == attack) & (auc["crafted_on"] == on)], style)
-        for attack, on in pairs
+        _attack_chart(str(attack), str(on), beside_auc(rows, "epsilon"), style)
+        for (attack, on), rows in attacked.groupby(["perturbation", "crafted_on"], sort=False)
     ]
 
 
 def _attack_chart(attack: str, on: str, rows: pd.DataFrame, style: Mapping[str, int]) -> Chart:
-    rows = rows.dropna(subset=["value"]).sort_values(["system", "epsilon"])
+    rows = rows.sort_values(["system", "epsilon"])
     systems = [name for name in style if name in set(rows["system"])]
     strengths = sorted({float(value) for value in rows["epsilon"]}) or [0.0, 1.0]
     title = f"{ATTACK_TITLES.get(attack, attack)} on {on}"
     tabled = tuple(
-        (name, f"{row['epsilon']:g}", full(_estimate(row)))
+        (name, f"{row['epsilon']:g}", full(estimate_of(row)), *(str(row[title]) for title in BESIDE_AUC.values()))
         for name in systems
         for row in rows.loc[rows["system"] == name].to_dict("records")
     )
-    words = "; ".join(f"{system}, strength {strength}: AUC {text}" for system, strength, text in tabled)
+    words = "; ".join(f"{system}, strength {strength}: AUC {text}" for system, strength, text, *_ in tabled)
     # Strengths stand at equal distances: they are chosen as multiples, and 0 has to have a place.
     places = {strength: float(place) for place, strength in enumerate(strengths)}
     x = _NamedAxis("most that a pixel changes, of 255 levels", 0, max(1, len(strengths) - 1), tuple(places.values()))
@@ -624,7 +647,7 @@ def _attack_chart(attack: str, on: str, rows: pd.DataFrame, style: Mapping[str, 
             *(LegendEntry(style[name], f"{name}, attacked" if name == on else name) for name in systems),
             GUESSING,
         ),
-        ("system", "strength", "ROC AUC, 95 % interval, n"),
+        ("system", "strength", "ROC AUC, 95 % interval, n", *BESIDE_AUC.values()),
         tabled,
     )
 

@@ -16,11 +16,13 @@ from markupsafe import Markup, escape
 from unmask import __version__, metrics
 from unmask.config import EvaluateConfig
 from unmask.evaluation import drawings
+from unmask.evaluation.attacks import ATTACKS
 from unmask.evaluation.charts import Axis, Chart, share_axis
 from unmask.evaluation.cross_table import cross_html
 from unmask.evaluation.figures import FIGURES
 from unmask.evaluation.fusion_findings import AblationFinding, measure_ablations, measure_certainty, measure_rules
 from unmask.evaluation.mistakes import hardest_mistakes, place_of
+from unmask.evaluation.perturbations import PERTURBATIONS
 from unmask.evaluation.results import Results
 from unmask.evaluation.summary import noun, summarise
 from unmask.evaluation.wording import Unit, full, interval, number, readable, tied
@@ -114,9 +116,12 @@ def render_markdown(results: Results, config: EvaluateConfig, seed: int) -> str:
     text = environment.get_template("summary.md").render(
         summary=summarise(results),
         results=results,
+        inputs=results.inputs,
         figures=FIGURES,
         full=full,
         readable=readable,
+        left=left_of_ensemble(results),
+        failures=_failures(results),
         versions=_versions(),
         seed=seed,
         resamples=config.resamples,
@@ -218,6 +223,7 @@ def _context(results: Results, config: EvaluateConfig, seed: int, cross: CrossDa
         "default_confusion": metrics.confusion(results.headline.labels, results.headline.probabilities, 0.5),
         "attacks": drawings.attacks(results.attacks.table, [system.name for system in results.systems]),
         "slices": _slice_charts(results),
+        "left": left_of_ensemble(results),
         "damage": drawings.robustness(results.robustness.table, [system.name for system in results.systems]),
         "catalogue": CATALOGUE,
         "input_title": input_title,
@@ -324,6 +330,38 @@ def _parts_table(results: Results) -> Table | None:
         for part in results.slices
     )
     return Table("ROC AUC of every system on every part of test", ("part", *names), rows) if rows else None
+
+
+def left_of_ensemble(results: Results) -> Table | None:
+    """List what each damage and attack leaves of the ensemble where it is strongest, at the threshold in use.
+
+    Args:
+        results: The findings.
+
+    Returns:
+        The table; None when nothing was damaged.
+    """
+    damaged, attacked = results.robustness.table, results.attacks.table
+    conditions = [
+        (f"{PERTURBATIONS[str(name)].title}, severity {rows['severity'].max()} of 5", rows, "severity")
+        for name, rows in damaged.loc[damaged["severity"] > 0].groupby("perturbation", sort=False)
+    ] + [
+        (f"{ATTACKS[str(name)].title} on {on}, {rows['epsilon'].max():g} of 255 levels", rows, "epsilon")
+        for (name, on), rows in attacked.loc[attacked["epsilon"] > 0].groupby(
+            ["perturbation", "crafted_on"], sort=False
+        )
+    ]
+    if not conditions:
+        return None
+    clean = damaged.loc[damaged["severity"] == 0]
+    cells = []
+    for title, rows, condition in [("undamaged", clean, "severity"), *conditions]:
+        own = rows.loc[(rows["system"] == "ensemble") & (rows[condition] == rows[condition].max())]
+        for row in drawings.beside_auc(own, condition).to_dict("records"):
+            others = (str(row[name]) for name in drawings.BESIDE_AUC.values())
+            cells.append((title, full(drawings.estimate_of(row)), *others))
+    headers = ("condition", "ROC AUC", *drawings.BESIDE_AUC.values())
+    return Table("The ensemble under the strongest of each, at the threshold in use", headers, tuple(cells))
 
 
 def _importance(results: Results) -> Chart | None:

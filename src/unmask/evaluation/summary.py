@@ -202,9 +202,10 @@ def _unscored(results: Results) -> str:
     if not unscored:
         return f"Nothing: all {noun(results, n_test)} of the test split have a score.{before}"
     reasons = listing([f"{readable(code)} ({n})" for code, n in unscored.items()])
+    n = sum(unscored.values())
     return (
-        f"{sum(unscored.values())} of {noun(results, n_test)} of the test split: {reasons}. They are left out of every "
-        f"figure; in use, such a file gets no verdict rather than a guess.{before}"
+        f"{n} of {noun(results, n_test)} of the test split: {reasons}. {'It is' if n == 1 else 'They are'} left out of "
+        f"every figure; in use, such a file gets no verdict rather than a guess.{before}"
     )
 
 
