@@ -103,7 +103,7 @@ def main() -> None:
                 pass
 
         rates = {
-            "decode only": per_cpu_second(lambda: [decode_crop(loader.jpeg(int(row))) for row in rows], len(rows)),
+            "decode only": per_cpu_second(lambda: [decode_crop(loader.encoded(int(row))) for row in rows], len(rows)),
             "loader, to inputs of 224 px": per_cpu_second(lambda: drain(None), len(rows)),
             "loader, with augmentation": per_cpu_second(lambda: drain(TrainingView(Augmentation())), len(rows)),
             "folder of PNG, to inputs of 224 px": per_cpu_second(lambda: read_png(files), len(rows)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from release_parts import Parts, write_clips, write_parts
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "media"))  # sounds made by code
 
 
 @pytest.fixture(scope="session")

@@ -94,17 +94,16 @@ def variant(parts: Parts, root: Path, words: str, strength: float | None = None)
 
 
 @lru_cache
-def make_detector(seed: int) -> Detector:
-    """Build a Meso4 whose normalisation has seen pictures, so that its logits differ from picture to picture."""
+def make_detector(seed: int, architecture: str = "meso4") -> Detector:
+    """Build a detector whose normalisation has seen inputs, so that its logits differ from one to another."""
     torch.manual_seed(seed)
-    detector = build("meso4")
-    size = detector.preprocessing.size_px
+    detector = build(architecture)
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
         detector.train()
-        detector(torch.rand(4, 3, size, size))
+        detector(torch.rand(4, *detector.preprocessing.input_shape))
         for name, parameter in detector.named_parameters():
             if name.startswith("head"):
                 parameter.mul_(3)
@@ -112,10 +111,10 @@ def make_detector(seed: int) -> Detector:
 
 
 def write_parts(root: Path, names: tuple[str, ...] = ("meso4",)) -> Parts:
-    """Write everything but the bundle."""
+    """Write everything but the bundle; all detectors are Meso4 but one called lcnn, which listens."""
     trained = tuple(root / f"trained-{index}" for index in range(len(names)))
     for index, (folder, name) in enumerate(zip(trained, names, strict=True)):
-        detector = make_detector(index)
+        detector = make_detector(index, "lcnn" if name == "lcnn" else "meso4")
         save_detector(folder, detector, detector_info(name, detector))
     share = 1 / len(names)
     EnsembleInfo(
@@ -201,7 +200,7 @@ def detector_info(name: str, detector: Detector) -> DetectorInfo:
     ]
     return DetectorInfo(
         name=name,
-        architecture="meso4",
+        architecture=detector.architecture,
         n_parameters=detector.n_parameters,
         preprocessing=detector.preprocessing,
         aggregation="mean_logit",

@@ -22,15 +22,18 @@ PARAMETERS = {
     "efficientnet_b4": 19_341_616 - 1000 * 1793 + 1793,
     "resnet50": 25_557_032 - 1000 * 2049 + 2049,
     "linear_probe": 2049,
+    "aasist": 297_866,
+    "aasist_l": 85_306,
 }
 SMALL_PX = 64  # keeps the tests quick; every architecture of the registry can take it
+SMALL_SAMPLES = 8000
 NAMES = [*detectors.names(), "timm:test_resnet"]
 
 
 @functools.cache
 def built(name: str) -> detectors.Detector:
     torch.manual_seed(0)
-    return detectors.build(name, input_size_px=SMALL_PX)
+    return detectors.build(name, input_size_px=SMALL_PX, n_samples=SMALL_SAMPLES)
 
 
 def small(name: str) -> detectors.Detector:
@@ -39,8 +42,15 @@ def small(name: str) -> detectors.Detector:
 
 
 def inputs(detector: detectors.Detector, n: int) -> torch.Tensor:
-    side = detector.preprocessing.size_px
-    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(1))
+    return torch.randn(n, *detector.preprocessing.input_shape, generator=torch.Generator().manual_seed(1))
+
+
+def items(detector: detectors.Detector, n: int) -> list[np.ndarray]:
+    """Crops or sounds of unlike sizes."""
+    rng = np.random.default_rng(0)
+    if detector.modality == "audio":
+        return [rng.integers(-9000, 9000, 5000 + 700 * i, dtype=np.int16) for i in range(n)]
+    return [rng.integers(0, 256, (70 + i, 80, 3), dtype=np.uint8) for i in range(n)]
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +129,7 @@ def test_scores_are_equal_after_saving_and_loading(name, tmp_path):
     detector = small(name).train()
     with torch.no_grad():
         detector(inputs(detector, 4))  # moves the running statistics, which must be saved as well
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (80, 80, 3), dtype=np.uint8) for _ in range(2)]
+    images = items(detector, 2)
     detectors.save_detector(tmp_path, detector, info_of(name, detector))
     loaded, info = detectors.load_detector(tmp_path)
     assert not loaded.training
@@ -131,8 +140,7 @@ def test_scores_are_equal_after_saving_and_loading(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_score_of_a_crop_does_not_depend_on_the_batch(name):
     detector = small(name).train()
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (70 + i, 80, 3), dtype=np.uint8) for i in range(8)]
+    images = items(detector, 8)
     together = detectors.score_images(detector, images, batch_size=8)
     apart = detectors.score_images(detector, images, batch_size=1)
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from unmask import detectors
-from unmask.deployment.onnx_export import export_onnx, parity, probe_images
+from unmask.deployment.onnx_export import export_onnx, parity, probe_images, probe_sounds
 
 SMALL_PX = 64
-QUICK = ("meso4", "mesoinception4")
+SMALL_SAMPLES = 8000
+QUICK = ("meso4", "mesoinception4", "aasist_l", "lcnn")
 LARGEST_DIFFERENCE = 1e-3
 
 
@@ -18,15 +19,16 @@ LARGEST_DIFFERENCE = 1e-3
 )
 def test_probabilities_are_equal_after_export(name):
     torch.manual_seed(0)
-    detector = detectors.build(name, input_size_px=SMALL_PX).train()
+    detector = detectors.build(name, input_size_px=SMALL_PX, n_samples=SMALL_SAMPLES).train()
     with torch.no_grad():
         for parameter in detector.parameters():  # away from the zeros that gates and residual branches start with
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         for _ in range(5):  # running statistics of their own, so that normalisation is exported as it is used
-            detector(torch.randn(8, 3, SMALL_PX, SMALL_PX))
+            detector(torch.randn(8, *detector.preprocessing.input_shape))
     detector.project()
     detector.eval()
-    images = probe_images(np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    images = probe_sounds(rng, n_samples=SMALL_SAMPLES) if detector.modality == "audio" else probe_images(rng)
     last = [module for module in detector.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():  # logits spread over a unit, so that a difference would show
         scale = 1 / detectors.score_images(detector, images).std()

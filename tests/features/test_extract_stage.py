@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from drawn_face import backdrop, drawn, noisy, write_clip
 from hand_made import dataset
+from sounds import tone, write_sound
 
 from unmask.config import ExtractConfig
 from unmask.errors import InputError
@@ -24,11 +25,14 @@ from unmask.features import CATALOGUE, EXTRACTOR_VERSION, results
 from unmask.features import extract_stage as stage
 from unmask.features.extract_stage import run_extract
 from unmask.media.preprocessing import decode_crop
+from unmask.media.sound import window_samples
 from unmask.objects import FolderStore
 from unmask.schemas import (
     FACES,
     FEATURES,
     SAMPLES,
+    WINDOWS,
+    WINDOWS_FOLDER,
     ExtractionInfo,
     read_table,
     write_table,
@@ -46,7 +50,7 @@ def media(tmp_path_factory) -> Path:
         mouth = (0.02, 0.3)[number % 2]
         write_clip(folder / f"face{number}.mp4", (noisy(drawn(mouth), rng) for _ in range(24)))
     cv2.imwrite(str(folder / "picture.png"), drawn()[:, :, ::-1])
-    (folder / "sound.wav").write_bytes(b"RIFF")  # no visual feature looks at it
+    write_sound(folder / "sound.wav", tone(9.0))
     write_clip(folder / "nobody.mp4", [backdrop()] * 24)
     (folder / "words.mp4").write_text("these are words\n" * 99)
     frames = (noisy(drawn(), np.random.default_rng(i)) for i in range(40))
@@ -118,6 +122,22 @@ def test_what_can_be_measured_is(made):
         nulls = dict(row["null_reasons"])
         assert all((row[feature] is None) == (feature in nulls) for feature in CATALOGUE)
     assert dict(rows["sound.wav"]["null_reasons"]) == dict.fromkeys(CATALOGUE, "audio")
+
+
+def test_windows_of_sound_lie_beside_the_crops(made):
+    rows = rows_of(made)
+    assert (rows["sound.wav"]["n_windows"], rows["sound.wav"]["no_sound_reason"]) == (3, None)
+    assert rows["face0.mp4"]["n_windows"] == 0
+    assert rows["face0.mp4"]["no_sound_reason"].startswith("no_sound: ")
+    assert rows["nobody.mp4"]["n_windows"] == 0
+    table = read_table(made["faces"] / WINDOWS_FOLDER, WINDOWS).to_pylist()
+    assert [row["window_index"] for row in table] == [0, 1, 2]
+    for row in table:
+        first = round(row["time_s"] * 16_000)
+        np.testing.assert_array_equal(window_samples(row["pcm"]), tone(9.0)[first : first + 64_600])
+        assert {name: row[name] for name in ("sample_id", "label", "group_id", "split")} == {
+            name: rows["sound.wav"][name] for name in ("sample_id", "label", "group_id", "split")
+        }
     assert rows["sound.wav"]["status"] == "ok"
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn_face import backdrop, drawn, noisy, remux, write_clip
+from sounds import tone, write_sound
 from talking import talk
 
 from unmask.config import ExtractConfig
@@ -181,10 +182,22 @@ def test_one_picture_gives_what_one_picture_can(tmp_path, modality):
 
 
 def test_audio_has_no_picture_and_does_not_fail(tmp_path):
-    found = measure(tmp_path / "not even looked at.wav", "audio", CONFIG)
+    found = measure(write_sound(tmp_path / "a.wav", tone(5.0)), "audio", CONFIG)
+    assert [window.window_index for window in found.windows] == [0, 1]
+    assert found.no_sound_reason is None
     assert set(found.features) == set(CATALOGUE)
     assert found.null_reasons == dict.fromkeys(CATALOGUE, "audio")
     assert (found.crops, found.n_frames_decoded, found.face_share) == ([], None, None)
+
+
+def test_audio_that_does_not_decode_fails(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    assert failure(tmp_path / "a.wav", "audio").code == "corrupt"
+
+
+def test_a_silent_video_says_that_it_has_no_sound(lively_measured):
+    assert lively_measured.windows == []
+    assert lively_measured.no_sound_reason.startswith("no_sound: ")
 
 
 def test_an_unknown_modality_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unmask.config import ExtractConfig
-from unmask.features import CATALOGUE, Crop, Measurement
+from unmask.features import CATALOGUE, Crop, Measurement, Window
 from unmask.features import store as storing
 from unmask.features.store import Failure, FeatureStore, store_key
 from unmask.objects import FolderStore
@@ -28,10 +28,13 @@ def result() -> Measurement:
         for face in (0, 1)
         for frame in (3, 5)
     ]
-    return Measurement(features, nulls, crops, 31, 30, 0.1 + 0.2)
+    windows = [Window(index, 0.1 * index, bytes([index, 7] * 30)) for index in range(3)]
+    return Measurement(features, nulls, crops, 31, 30, 0.1 + 0.2, windows)
 
 
-@pytest.mark.parametrize("value", [result(), Measurement({}, {}), Failure("truncated", "12 of 30: half")])
+@pytest.mark.parametrize(
+    "value", [result(), Measurement({}, {}, no_sound_reason="silent: …"), Failure("truncated", "12 of 30: half")]
+)
 def test_what_goes_in_comes_out(tmp_path, value):
     store = in_folder(tmp_path)
     assert store.load(SHA, "video") is None
@@ -100,4 +103,5 @@ def test_another_extractor_version_measures_anew(tmp_path, monkeypatch):
 
 
 def test_a_crop_has_the_columns_of_the_table():
-    assert [field.name for field in dataclasses.fields(Crop)] == storing._COLUMNS.names
+    columns = {field.name: None for kind in (Crop, Window) for field in dataclasses.fields(kind)}
+    assert list(columns) == storing._COLUMNS.names

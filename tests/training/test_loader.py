@@ -32,7 +32,7 @@ def test_index_finds_every_crop_where_the_table_has_it(made):
     table = read_table(made.faces, FACES).to_pandas()
     pd.testing.assert_series_equal(index.frame["sample_id"], table["sample_id"])
     loader = CropLoader(index, PREPROCESSING)
-    assert [bytes(loader.jpeg(row)) for row in range(len(table))] == list(table["jpeg"])
+    assert [bytes(loader.encoded(row)) for row in range(len(table))] == list(table["jpeg"])
 
 
 def test_crops_are_the_same_with_a_memory_for_one_row_group(made):
@@ -40,7 +40,7 @@ def test_crops_are_the_same_with_a_memory_for_one_row_group(made):
     assert len(index.groups) > 2
     large, small = CropLoader(index, PREPROCESSING), CropLoader(index, PREPROCESSING, memory_bytes=1)
     order = np.random.default_rng(0).permutation(len(index.frame))
-    assert all(bytes(large.jpeg(int(row))) == bytes(small.jpeg(int(row))) for row in order)
+    assert all(bytes(large.encoded(int(row))) == bytes(small.encoded(int(row))) for row in order)
     assert len(small._cache) == 1
 
 
@@ -96,7 +96,7 @@ def test_without_augmentation_a_batch_is_exactly_the_preprocessed_crops(made):
     loader = CropLoader(index, PREPROCESSING, workers=2)
     rows = np.array([5, 0, 70, 31])
     batches = list(loader.batches(split_batches(rows, 2)))
-    expected = to_input([decode_crop(loader.jpeg(int(row))) for row in rows], PREPROCESSING)
+    expected = to_input([decode_crop(loader.encoded(int(row))) for row in rows], PREPROCESSING)
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), torch.from_numpy(expected))
     assert torch.cat([batch.labels for batch in batches]).tolist() == index.frame["label"].iloc[rows].tolist()
 

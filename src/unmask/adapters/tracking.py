@@ -64,8 +64,8 @@ from unmask.media.faces import MODEL_SHA256, model_path
 from unmask.schemas import (
     SEEN_SAMPLES,
     TEST_SCORES,
+    AnyPreprocessing,
     DetectorInfo,
-    Preprocessing,
     PromotionDecision,
     StageOutcome,
     new_directory,
@@ -834,14 +834,13 @@ def _requirements(*packages: str) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *packages)]
 
 
-def _onnx_signature(preprocessing: Preprocessing) -> Any:
+def _onnx_signature(preprocessing: AnyPreprocessing) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
-    size = preprocessing.size_px
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size), INPUT)]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *preprocessing.input_shape), INPUT)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), OUTPUT)]),
     )
 

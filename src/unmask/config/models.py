@@ -111,6 +111,9 @@ class ExtractConfig(Section):
     min_face_share: float = Field(
         default=0.1, ge=0, le=1, description="videos with a face in fewer of the examined frames fail as no_face"
     )
+    sound_windows: int = Field(
+        default=4, ge=0, le=100, description="windows of four seconds of sound, evenly spaced over the clip; 0: none"
+    )
     workers: int = Field(default=0, ge=0, description="processes; 0 is one per core")
     timeout_s: float = Field(default=300, gt=0, description="a file that takes longer fails as timeout")
     stop_on_critical: bool = Field(default=True, description="stop when the health of a feature is critical")
@@ -118,7 +121,7 @@ class ExtractConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Chances of each damage to a training crop; never used on val, calib or test."""
+    """Chances of each damage to a training crop or window of sound; never used on val, calib or test."""
 
     flip: float = Field(default=0.5, ge=0, le=1, description="horizontal flip")
     affine: float = Field(default=0.0, ge=0, le=1, description="rotation up to 10 degrees, zoom and shift up to 8 %")
@@ -129,9 +132,14 @@ class AugmentationConfig(Section):
     dct_noise: float = Field(default=0.0, ge=0, le=1, description="noise on the coefficients of 8x8 cosine blocks")
     jpeg: float = Field(default=0.2, ge=0, le=1, description="a second JPEG compression")
     gridmask: float = Field(default=0.0, ge=0, le=1, description="a grid of blanked squares (GridMask)")
+    sound_shift: float = Field(default=0.5, ge=0, le=1, description="a window of sound begins elsewhere")
+    sound_noise: float = Field(default=0.3, ge=0, le=1, description="stationary noise of any colour, 12 to 45 dB below")
+    sound_overdrive: float = Field(default=0.1, ge=0, le=1, description="peaks cut off by up to 9 dB")
+    sound_band: float = Field(default=0.2, ge=0, le=1, description="only a band is left, up to 3 to 8 kHz")
+    sound_codec: float = Field(default=0.1, ge=0, le=1, description="telephone coding (8 bits, mu-law)")
     minority_factor: float = Field(default=1.0, ge=1, le=4, description="chances of the rarer class times this")
     mixup: float = Field(default=0.0, ge=0, le=1, description="a batch is blended with itself shuffled (MixUp)")
-    cutmix: float = Field(default=0.0, ge=0, le=1, description="boxes are swapped within a batch (CutMix)")
+    cutmix: float = Field(default=0.0, ge=0, le=1, description="boxes are swapped within a batch of crops (CutMix)")
     self_blend: float = Field(
         default=0.0, ge=0, le=0.9, description="a real crop becomes a self-blended fake (SBI); labels follow"
     )
@@ -206,7 +214,9 @@ class TrainConfig(Section):
     exclude_manipulations: tuple[str, ...] = Field(
         default=(), description="fakes of these kinds neither teach nor choose the checkpoint"
     )
-    train_frames_per_video: int = Field(default=8, ge=1, description="crops a video and epoch, drawn anew each epoch")
+    train_frames_per_video: int = Field(
+        default=8, ge=1, description="crops, or windows of sound, a sample and epoch, drawn anew each epoch"
+    )
     eval_frames_per_video: int = Field(default=8, ge=1, description="evenly spaced crops a video on val, calib, test")
     aggregation: Literal["auto", "mean", "top_k", "attention"] = Field(
         default="auto",
@@ -226,7 +236,12 @@ class TrainConfig(Section):
     tensorboard: str | None = Field(default=None, description="folder for TensorBoard logs, written while it trains")
     models: dict[str, TrainOverrides] = Field(
         # The default backbone is there to be quick on a CPU; at its native 176 px it takes three times as long.
-        default_factory=lambda: {"timm:resnet10t": TrainOverrides(input_size_px=112)},
+        # AASIST needs 0.6 GB a window in training.
+        default_factory=lambda: {
+            "timm:resnet10t": TrainOverrides(input_size_px=112),
+            "aasist": TrainOverrides(batch_size=8),
+            "aasist_l": TrainOverrides(batch_size=8),
+        },
         description="detector name to its own settings",
     )
 

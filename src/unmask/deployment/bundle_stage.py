@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,19 @@ from unmask.deployment.optimise import Before, OptimisationInfo, Optimised, Reca
 from unmask.ensemble.apply import calibrated_logits
 from unmask.errors import InputError
 from unmask.media.preprocessing import decode_crop
+from unmask.media.sound import window_samples
 from unmask.schemas import (
     FACES,
     FEATURES,
     TEST_SCORES,
+    WINDOWS,
+    WINDOWS_FOLDER,
+    AnyPreprocessing,
     DetectorInfo,
     EnsembleInfo,
     ExtractionInfo,
     FusionInfo,
     Manifest,
-    Preprocessing,
     StageOutcome,
     new_directory,
     read_table,
@@ -100,9 +104,16 @@ def run_bundle(
     _check_same_origin(infos, extraction)
     with new_directory(out) as folder:
         crops = _some_crops(faces) if faces is not None else []
+        sounds = _some_sounds(faces) if faces is not None and _any_listens(infos) else []
         onnx_names = _file_names(ensemble_info.detectors)
         parity = {
-            name: _export(folders[name], folder / onnx_names[name], ensemble_info, config, crops)
+            name: _export(
+                folders[name],
+                folder / onnx_names[name],
+                ensemble_info,
+                config,
+                sounds if infos[name].preprocessing.modality == "audio" else crops,
+            )
             for name in ensemble_info.detectors
         }
         for name, info in infos.items():
@@ -171,16 +182,18 @@ def _file_names(detectors: Sequence[str]) -> dict[str, str]:
 
 
 def _export(
-    trained: Path, path: Path, ensemble: EnsembleInfo, config: BundleConfig, crops: Sequence[NDArray[np.uint8]]
+    trained: Path, path: Path, ensemble: EnsembleInfo, config: BundleConfig, items: Sequence[NDArray[Any]]
 ) -> float:
     """Export one detector and return the largest difference of probability to torch."""
     # Only this part of the room needs torch; scoring imports the rest.
-    from unmask.deployment.onnx_export import check_parity, export_onnx, parity, probe_images
+    from unmask.deployment.onnx_export import check_parity, export_onnx, parity, probe_images, probe_sounds
     from unmask.detectors import load_detector
 
     detector, info = load_detector(trained)
     content = export_onnx(detector, info.preprocessing)
-    images = [*probe_images(np.random.default_rng(PROBE_SEED)), *crops]
+    rng = np.random.default_rng(PROBE_SEED)
+    drawn = probe_sounds(rng) if detector.modality == "audio" else probe_images(rng)
+    images: list[NDArray[Any]] = [*drawn, *items]
     calibrate = partial(_calibrated, ensemble, info.name)
     difference = parity(detector, content, images, info.preprocessing, calibrate)
     check_parity(info.name, difference, config.parity_tolerance)
@@ -237,6 +250,17 @@ def _some_crops(faces: Path) -> list[NDArray[np.uint8]]:
     return [decode_crop(memoryview(table.column("jpeg")[row].as_buffer())) for row in rows]
 
 
+def _any_listens(infos: Mapping[str, DetectorInfo]) -> bool:
+    return any(info.preprocessing.modality == "audio" for info in infos.values())
+
+
+def _some_sounds(faces: Path) -> list[NDArray[np.int16]]:
+    """Take a few windows of sound, of the first part of the table."""
+    part = next(iter(sorted((faces / WINDOWS_FOLDER).glob("*.parquet"))), None)
+    column = read_table(part, WINDOWS).column("pcm")[:FACES_FOR_PARITY] if part else []
+    return [window_samples(one.as_py()) for one in column]
+
+
 def _save_reference(features: Path, names: Sequence[str], folder: Path) -> None:
     frame = read_table(features / "features.parquet", FEATURES).to_pandas()
     rows = frame[(frame["split"] == "train") & (frame["status"] == "ok")]
@@ -248,7 +272,7 @@ def _save_manifest(
     folder: Path,
     detectors: Sequence[str],
     onnx_names: Mapping[str, str],
-    preprocessing: Mapping[str, Preprocessing],
+    preprocessing: Mapping[str, AnyPreprocessing],
     parity: Mapping[str, float],
     extraction: ExtractionInfo,
 ) -> Manifest:

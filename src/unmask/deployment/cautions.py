@@ -6,6 +6,7 @@ from unmask.config import ExtractConfig, IngestConfig
 from unmask.deployment.bundle import FeatureReference
 from unmask.features import CATALOGUE, Measurement
 from unmask.media.probe import MediaFacts
+from unmask.media.sound import SAMPLE_RATE_HZ
 from unmask.schemas import OperatingPoint
 
 FEW_FACES_SHARE = 0.5
@@ -14,6 +15,7 @@ SMALL_FACE_PX = 64
 # H.264 video at c40 of FaceForensics++ has about 0.01 to 0.03 bits per pixel, at c23 about 0.1.
 HEAVY_BITS_PER_PIXEL = 0.03
 COMPLETE_SHARE = 0.98
+SHORT_SOUND_S = 2.0
 
 
 def cautions(
@@ -36,6 +38,7 @@ def cautions(
         Sentences; empty when there is nothing to say.
     """
     found = [*_length(facts, measurement), *_faces(facts, measurement, extract), *_compression(facts)]
+    found += _sound(facts, measurement)
     found += _unlike_training(measurement, reference)
     if not point.resolvable and point.note:
         found.append(f"The threshold is uncertain: {point.note}")
@@ -73,6 +76,15 @@ def _faces(facts: MediaFacts, measurement: Measurement, extract: ExtractConfig) 
     if side < SMALL_FACE_PX:
         found.append(f"Small face: {side:.0f} pixels; below {SMALL_FACE_PX} fine traces of forgery are lost.")
     return found
+
+
+def _sound(facts: MediaFacts, measurement: Measurement) -> list[str]:
+    if facts.modality != "audio" or not measurement.windows:
+        return []
+    heard_s = len(measurement.windows[0].pcm) / 2 / SAMPLE_RATE_HZ
+    if len(measurement.windows) > 1 or heard_s >= SHORT_SOUND_S:
+        return []
+    return [f"Little sound: {heard_s:.1f} s; it was repeated to fill the window that the detectors listen to."]
 
 
 def _compression(facts: MediaFacts) -> list[str]:

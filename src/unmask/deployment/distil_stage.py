@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from unmask.schemas import (
     FRAME_SCORES,
     VIDEO_SCORES,
     DetectorInfo,
+    DetectorModality,
     Document,
     Estimate,
     StageOutcome,
@@ -30,7 +32,6 @@ from unmask.schemas import (
     rows_for_choice,
     write_table,
 )
-from unmask.training.augment import Image
 from unmask.training.device import reproducible
 from unmask.training.loader import TrainingView
 from unmask.training.train_stage import describe, prepare, score_splits
@@ -76,7 +77,7 @@ class TaughtView(TrainingView):
 
     targets: NDArray[np.float64] | None = None
 
-    def __call__(self, image: Image, label: float, row: int) -> tuple[Image, float]:
+    def __call__(self, image: NDArray[Any], label: float, row: int) -> tuple[NDArray[Any], float]:
         """Prepare a crop; a fake that was blended here and now is no sample that the teacher has judged."""
         seen, own = super().__call__(image, label, row)
         if own != label or self.targets is None:
@@ -91,10 +92,17 @@ class TaughtViews(TrainingViews):
         config: As for `TrainingViews`.
         labels: As for `TrainingViews`.
         targets: Row of the training index to what is taught ``(N,)``.
+        modality: As for `TrainingViews`.
     """
 
-    def __init__(self, config: TrainConfig, labels: NDArray[np.float32], targets: NDArray[np.float64]) -> None:
-        super().__init__(config, labels)
+    def __init__(
+        self,
+        config: TrainConfig,
+        labels: NDArray[np.float32],
+        targets: NDArray[np.float64],
+        modality: DetectorModality,
+    ) -> None:
+        super().__init__(config, labels, modality)
         self.targets = targets
 
     def __call__(self, seed: tuple[int, int]) -> TrainingView:
@@ -163,7 +171,7 @@ def _teach(trainer: Trainer, settings: TrainConfig, taught: pd.DataFrame, share:
     label = frame["label"].to_numpy(np.float64)
     # Where the teacher is silent, the label speaks alone.
     targets = np.where(silent, label, share * np.where(silent, 0.0, word) + (1 - share) * label)
-    trainer.views = TaughtViews(settings, label.astype(np.float32), targets)
+    trainer.views = TaughtViews(settings, label.astype(np.float32), targets, trainer.detector.modality)
 
 
 def _judge(

@@ -24,7 +24,7 @@ class Examined:
 
     Attributes:
         facts: What the container says.
-        measurement: Features and face crops.
+        measurement: Features, face crops and windows of sound.
     """
 
     facts: MediaFacts

@@ -1,7 +1,7 @@
-"""The example that travels in a bundle: pictures, and what its detectors said to them when it was made.
+"""The example that travels in a bundle: pictures and sounds, and what its detectors said to them when it was made.
 
 Hashes prove that a bundle has arrived whole; the example proves that this machine, with its libraries and its
-processor, gets the same scores out of it. Pictures are drawn from a seed, so nobody's face travels.
+processor, gets the same scores out of it. They are drawn from a seed, so nobody's face or voice travels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -20,11 +21,13 @@ from unmask.deployment.bundle import INPUT
 from unmask.deployment.runtime import Bundle
 from unmask.ensemble.apply import sigmoid
 from unmask.errors import ContractError
-from unmask.media.preprocessing import decode_crop, to_input
-from unmask.schemas import Document, Preprocessing
+from unmask.media.preprocessing import decode_item, to_input
+from unmask.media.sound import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from unmask.schemas import AnyPreprocessing, Document
 
 EXAMPLE = "example.json"
 N_PICTURES = 4
+N_SOUNDS = 2
 SIDE_PX = 256
 SEED = 31
 
@@ -34,16 +37,23 @@ class Example(Document):
 
     Attributes:
         jpegs: Pictures, JPEG as base64.
-        logits: Detector name to one logit a picture.
+        logits: Detector name to one logit a picture, or a sound.
         tolerance: Largest difference of probability that still counts as the same answer; processors round apart.
+        sounds: Windows of sound, 16-bit samples as base64; none where no detector listens.
     """
 
     jpegs: list[str] = Field(min_length=1)
     logits: dict[str, list[float]]
     tolerance: float = Field(default=0.02, gt=0, lt=1)
+    sounds: list[str] = Field(default_factory=list)
+
+    def items(self, preprocessing: AnyPreprocessing) -> list[NDArray[Any]]:
+        """Decode what a detector takes of them."""
+        encoded = self.sounds if preprocessing.modality == "audio" else self.jpegs
+        return [decode_item(base64.b64decode(one), preprocessing) for one in encoded]
 
 
-def save_example(folder: Path, onnx_names: Mapping[str, str], preprocessing: Mapping[str, Preprocessing]) -> None:
+def save_example(folder: Path, onnx_names: Mapping[str, str], preprocessing: Mapping[str, AnyPreprocessing]) -> None:
     """Write the example of the detectors in a folder.
 
     Args:
@@ -51,14 +61,18 @@ def save_example(folder: Path, onnx_names: Mapping[str, str], preprocessing: Map
         onnx_names: Detector name to file name.
         preprocessing: Detector name to preprocessing.
     """
-    jpegs = draw_pictures()
-    images = [decode_crop(jpeg) for jpeg in jpegs]
+    heard = any(one.modality == "audio" for one in preprocessing.values())
+    example = Example(
+        jpegs=[base64.b64encode(jpeg).decode() for jpeg in draw_pictures()],
+        sounds=[base64.b64encode(sound).decode() for sound in draw_sounds()] if heard else [],
+        logits={},
+    )
     logits = {}
     for name, file in onnx_names.items():
         session = onnxruntime.InferenceSession((folder / file).read_bytes(), providers=["CPUExecutionProvider"])
-        (scored,) = session.run(None, {INPUT: to_input(images, preprocessing[name])})
+        (scored,) = session.run(None, {INPUT: to_input(example.items(preprocessing[name]), preprocessing[name])})
         logits[name] = [float(value) for value in scored]
-    Example(jpegs=[base64.b64encode(jpeg).decode() for jpeg in jpegs], logits=logits).save(folder / EXAMPLE)
+    example.model_copy(update={"logits": logits}).save(folder / EXAMPLE)
 
 
 def check_example(bundle: Bundle) -> bool:
@@ -77,10 +91,9 @@ def check_example(bundle: Bundle) -> bool:
         return False
     path = bundle.folder / EXAMPLE
     example = Example.load(path)
-    images = [decode_crop(base64.b64decode(jpeg)) for jpeg in example.jpegs]
     for name in bundle.ensemble.detectors:
         expected = sigmoid(example.logits[name])
-        found = sigmoid(bundle.frame_logits(name, images))
+        found = sigmoid(bundle.frame_logits(name, example.items(bundle.manifest.preprocessing[name])))
         difference = float(np.abs(found - expected).max())
         if not difference <= example.tolerance:
             raise ContractError(
@@ -90,6 +103,18 @@ def check_example(bundle: Bundle) -> bool:
                 "Do not serve it here: compare the version of onnxruntime with that of the machine that made it.",
             )
     return True
+
+
+def draw_sounds() -> list[bytes]:
+    """Draw windows of sound: tones with overtones under noise, 16-bit samples."""
+    rng = np.random.default_rng(SEED)
+    time_s = np.arange(WINDOW_SAMPLES) / SAMPLE_RATE_HZ
+    sounds = []
+    for _ in range(N_SOUNDS):
+        voice = sum(np.sin(2 * np.pi * k * rng.uniform(90, 300) * time_s) / k for k in range(1, 9))
+        sound = 4000 * voice * np.abs(np.sin(2 * np.pi * 1.7 * time_s)) + rng.normal(0, 300, WINDOW_SAMPLES)
+        sounds.append(np.clip(sound, -32768, 32767).astype("<i2").tobytes())
+    return sounds
 
 
 def draw_pictures() -> list[bytes]:

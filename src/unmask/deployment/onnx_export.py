@@ -18,7 +18,7 @@ from scipy.special import expit
 from unmask.deployment.bundle import INPUT, OUTPUT
 from unmask.errors import InputError, MissingExtraError
 from unmask.media.preprocessing import decode_crop, to_input
-from unmask.schemas import Preprocessing
+from unmask.schemas import AnyPreprocessing
 
 try:
     import onnx
@@ -35,24 +35,23 @@ OPSET = 18
 MAX_BATCH = 4096
 
 
-def export_onnx(detector: nn.Module, preprocessing: Preprocessing) -> bytes:
+def export_onnx(detector: nn.Module, preprocessing: AnyPreprocessing) -> bytes:
     """Export a detector with a free batch size.
 
     The exporter notes stack traces with paths of the exporting machine in the file; they are taken out, so that the
     same weights give the same bytes anywhere.
 
     Args:
-        detector: Module from ``(N, 3, S, S)`` float32 to logits ``(N,)`` float32.
-        preprocessing: Gives S.
+        detector: Module from ``(N, 3, S, S)`` or ``(N, L)`` float32 to logits ``(N,)`` float32.
+        preprocessing: Gives S, or the length of a window.
 
     Returns:
         An ONNX file with input ``images`` and output ``logits``.
     """
     was_training = detector.training
     detector.eval()
-    size = preprocessing.size_px
-    # Two images: torch.export would take a batch of one for a constant.
-    example = torch.zeros(2, 3, size, size)
+    # Two inputs: torch.export would take a batch of one for a constant.
+    example = torch.zeros(2, *preprocessing.input_shape)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
         with _quiet(), torch.no_grad():
@@ -128,22 +127,46 @@ def probe_images(rng: np.random.Generator, n: int = 8, size_px: int = 256) -> li
     return images
 
 
+def probe_sounds(rng: np.random.Generator, n: int = 8, n_samples: int = 64_600) -> list[NDArray[np.int16]]:
+    """Draw sounds that reach many parts of a network: gliding tones with overtones, under more or less noise.
+
+    Args:
+        rng: Source of randomness.
+        n: Number of sounds.
+        n_samples: Length of a sound, at 16 kHz.
+
+    Returns:
+        Windows ``(n_samples,)``, int16, of different loudness.
+    """
+    time_s = np.arange(n_samples) / 16_000
+    sounds = []
+    for index in range(n):
+        pitch_hz = rng.uniform(80, 400) * (1 + 0.2 * np.sin(2 * np.pi * rng.uniform(0.5, 4) * time_s))
+        phase = 2 * np.pi * np.cumsum(pitch_hz) / 16_000
+        voice = sum(np.sin(k * phase) / k for k in range(1, 12)) * np.abs(
+            np.sin(2 * np.pi * rng.uniform(1, 4) * time_s)
+        )
+        sound = voice + index / max(n, 1) * rng.standard_normal(n_samples)
+        sounds.append(np.clip(sound * 4000 / (1 + index % 3), -32768, 32767).astype(np.int16))
+    return sounds
+
+
 def parity(
     detector: nn.Module,
     content: bytes,
-    images: Sequence[NDArray[np.uint8]],
-    preprocessing: Preprocessing,
+    images: Sequence[NDArray[Any]],
+    preprocessing: AnyPreprocessing,
     calibrate: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.asarray,
 ) -> float:
-    """Compare the probabilities of torch and ONNX Runtime on the same pictures.
+    """Compare the probabilities of torch and ONNX Runtime on the same inputs.
 
-    The pictures go through the preprocessing of scoring, once as one batch and once one by one, and beside them a
+    Pictures or sounds go through the preprocessing of scoring, once as one batch and once one by one, and beside them a
     batch of plain noise, whose values no preprocessing would give.
 
     Args:
         detector: The module, in eval mode.
         content: The ONNX file.
-        images: RGB images ``(H, W, 3)``, uint8.
+        images: RGB images ``(H, W, 3)``, uint8, or windows of sound ``(L,)``, int16.
         preprocessing: Of the detector.
         calibrate: Turns logits ``(N,)`` into calibrated logits ``(N,)``; probability = sigmoid of those.
 
@@ -165,7 +188,7 @@ def parity(
         if found.shape != expected.shape:
             raise InputError(
                 f"The ONNX file gives logits of shape {found.shape}, torch {expected.shape}.",
-                "The detector's forward must return one logit an image, shape (N,).",
+                "The detector's forward must return one logit an input, shape (N,).",
             )
         difference = np.abs(expit(calibrate(found.astype(np.float64))) - expit(calibrate(expected)))
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max()))

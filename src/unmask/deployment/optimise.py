@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 from unmask import metrics
 from unmask.config import BundleConfig, EnsembleConfig, FusionConfig
 from unmask.deployment.paired import own_scores, read_samples
-from unmask.deployment.rescoring import feature_columns, onnx_logits, session, stored_crops
+from unmask.deployment.rescoring import feature_columns, onnx_logits, session, stored_items
 from unmask.deployment.shrinking import prune, quantise_dynamic, quantise_static
 from unmask.ensemble.apply import apply_ensemble, video_logits
 from unmask.errors import InputError
 from unmask.fusion.apply import apply_fusion
-from unmask.media.preprocessing import decode_crop, to_input
+from unmask.media.preprocessing import decode_item, to_input
 from unmask.schemas import (
     FRAME_SCORES,
+    AnyPreprocessing,
     DetectorInfo,
     Document,
     EnsembleInfo,
     Estimate,
     FusionInfo,
-    Preprocessing,
     read_table,
     rows_for_choice,
     write_table,
@@ -219,7 +219,7 @@ def _try_detector(
 
 
 def _makers(
-    frames: pd.DataFrame, faces: Path, preprocessing: Preprocessing, config: BundleConfig
+    frames: pd.DataFrame, faces: Path, preprocessing: AnyPreprocessing, config: BundleConfig
 ) -> dict[Variant, Callable[[bytes], bytes]]:
     makers: dict[Variant, Callable[[bytes], bytes]] = {}
     first: Callable[[bytes], bytes] = partial(prune, share=config.prune)
@@ -234,7 +234,7 @@ def _makers(
 
 
 def _calibration_inputs(
-    frames: pd.DataFrame, faces: Path, preprocessing: Preprocessing, count: int
+    frames: pd.DataFrame, faces: Path, preprocessing: AnyPreprocessing, count: int
 ) -> NDArray[np.float32]:
     """Take crops of train, evenly spaced over its samples, of both classes alike."""
     train = rows_for_choice(frames.loc[frames["split"] == "train"], {"train"}, "quantisation")
@@ -242,7 +242,7 @@ def _calibration_inputs(
         raise InputError("train has no crops to find the ranges of 8-bit values on.", "Give the faces of this run.")
     ordered = train.sort_values(["label", *KEY], ignore_index=True)
     chosen = ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int))]
-    images = [image for _, image in _images(chosen, faces)]
+    images = [image for _, image in _items(chosen, faces, preprocessing)]
     return to_input(images, preprocessing)
 
 
@@ -289,7 +289,7 @@ def _row(
     name: str,
     variant: Variant,
     content: bytes,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     labelled: pd.DataFrame,
     scores: NDArray[np.float64],
     exact: NDArray[np.float64] | None,
@@ -304,7 +304,7 @@ def _row(
         variant=variant,
         size_mb=len(content) / MEGABYTE,
         compressed_mb=len(zlib.compress(content, 6)) / MEGABYTE,
-        p50_ms=median_ms(content, preprocessing.size_px),
+        p50_ms=median_ms(content, preprocessing.input_shape),
         val_auc=metrics.bootstrap_estimate(metrics.roc_auc, labels, scores, groups, rng=rng, resamples=RESAMPLES),
         val_loss=loss,
         kept=False,
@@ -312,19 +312,19 @@ def _row(
     )
 
 
-def median_ms(content: bytes, size_px: int, calls: int = TIMED_CALLS) -> float:
-    """Time one crop on one thread, in CPU time, so that a busy machine does not count.
+def median_ms(content: bytes, input_shape: Sequence[int], calls: int = TIMED_CALLS) -> float:
+    """Time one input on one thread, in CPU time, so that a busy machine does not count.
 
     Args:
         content: An ONNX file.
-        size_px: Side of its input.
+        input_shape: Of one input.
         calls: How many to take the median of.
 
     Returns:
         Milliseconds.
     """
     loaded = session(content)
-    crop = np.random.default_rng(0).standard_normal((1, 3, size_px, size_px)).astype(np.float32)
+    crop = np.random.default_rng(0).standard_normal((1, *input_shape)).astype(np.float32)
     taken = []
     for call in range(calls + WARM_UP_CALLS):
         start = time.process_time()
@@ -340,18 +340,18 @@ def _video_scores(content: bytes, frames: pd.DataFrame, faces: Path, info: Detec
     return video_logits(scored, info.aggregation)["logit"].to_numpy(np.float64)
 
 
-def _rescored(content: bytes, frames: pd.DataFrame, faces: Path, preprocessing: Preprocessing) -> pd.DataFrame:
+def _rescored(content: bytes, frames: pd.DataFrame, faces: Path, preprocessing: AnyPreprocessing) -> pd.DataFrame:
     """Replace the logits of frames by those of an ONNX file."""
     loaded = session(content)
     by_key: dict[Any, float] = {}
-    waiting: list[tuple[Any, NDArray[np.uint8]]] = []
+    waiting: list[tuple[Any, NDArray[Any]]] = []
 
     def flush() -> None:
         logits = onnx_logits(loaded, [image for _, image in waiting], preprocessing)
         by_key.update(zip((key for key, _ in waiting), logits.tolist(), strict=True))
         waiting.clear()
 
-    for keyed in _images(frames, faces):
+    for keyed in _items(frames, faces, preprocessing):
         waiting.append(keyed)
         if len(waiting) >= 256:  # decoded crops of 256 px: 50 MB
             flush()
@@ -363,14 +363,14 @@ def _rescored(content: bytes, frames: pd.DataFrame, faces: Path, preprocessing: 
     return frames.assign(logit=[by_key[key] for key in keys])
 
 
-def _images(frames: pd.DataFrame, faces: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
-    """Yield key and decoded crop of frames, sample by sample."""
+def _items(frames: pd.DataFrame, faces: Path, preprocessing: AnyPreprocessing) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """Yield key and decoded crop or window of frames, sample by sample."""
     keys = set(frames[KEY].itertuples(index=False, name=None))
-    for sample_id, crops in stored_crops(faces, set(frames["sample_id"])):
-        columns = (crops["face_index"], crops["frame_index"], crops["jpeg"])
-        for face, frame, jpeg in zip(*columns, strict=True):
+    for sample_id, items in stored_items(faces, set(frames["sample_id"]), preprocessing.modality):
+        columns = (items["face_index"], items["frame_index"], items["encoded"])
+        for face, frame, encoded in zip(*columns, strict=True):
             if (sample_id, face, frame) in keys:
-                yield (sample_id, face, frame), decode_crop(memoryview(jpeg))
+                yield (sample_id, face, frame), decode_item(memoryview(encoded), preprocessing)
 
 
 def _groups(rows: pd.DataFrame) -> NDArray[np.object_]:

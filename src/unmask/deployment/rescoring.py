@@ -1,4 +1,4 @@
-"""Scoring stored crops and features with a bundle: how versions are compared on the same samples."""
+"""Scoring stored crops, sounds and features with a bundle: how versions are compared on the same samples."""
 
 from __future__ import annotations
 
@@ -27,15 +27,27 @@ from unmask.deployment.bundle import (
 from unmask.ensemble.apply import apply_ensemble
 from unmask.errors import ContractError, InputError
 from unmask.fusion.apply import apply_fusion
-from unmask.media.preprocessing import decode_crop, to_input
+from unmask.media.preprocessing import decode_item, to_input
 from unmask.metrics import pool_logits
-from unmask.schemas import FACES, FEATURES, DetectorInfo, EnsembleInfo, FusionInfo, Preprocessing, read_table
+from unmask.schemas import (
+    FACES,
+    FEATURES,
+    WINDOWS,
+    WINDOWS_FOLDER,
+    AnyPreprocessing,
+    DetectorInfo,
+    DetectorModality,
+    EnsembleInfo,
+    FusionInfo,
+    read_table,
+)
 
 BATCH_SIZE = 32
 SAMPLES_AT_ONCE = 64
 COLUMNS = ("sample_id", "face_index", "frame_index", "jpeg")
+WINDOW_COLUMNS = ("sample_id", "window_index", "pcm")
 # What crops and features depend on; the rest of the settings only says how fast or how patiently they are made.
-CROP_SETTINGS = ("crops_per_video", "crop_size_px", "crop_scale", "jpeg_quality")
+CROP_SETTINGS = ("crops_per_video", "crop_size_px", "crop_scale", "jpeg_quality", "sound_windows")
 Image = NDArray[np.uint8]
 Damage = Callable[[Image, tuple[str, int, int]], Image]
 
@@ -106,22 +118,24 @@ class CropScorer:
             faces: Folder of FACES parts.
             features: Folder with ``features.parquet``; None stops at the ensemble, which sees nothing but crops.
             sample_ids: Which.
-            damage: Applied to every crop that is scored; gets the crop and its key.
+            damage: Applied to every crop that is scored, not to sound; gets the crop and its key.
 
         Returns:
-            Sample to calibrated P(fake); samples without a crop are left out.
+            Sample to calibrated P(fake); samples of which no detector has anything to judge are left out.
 
         Raises:
             ContractError: A table is missing or broken.
             InputError: A feature that fusion needs is not there.
         """
-        ids, rows = [], []
-        for sample_id, crops in stored_crops(faces, sample_ids):
-            ids.append(sample_id)
-            rows.append(self._video_logits(crops, damage))
-        if not ids:
+        found: dict[str, NDArray[np.float64]] = {}
+        for modality in sorted({one.modality for one in self.manifest.preprocessing.values()}):
+            for sample_id, items in stored_items(faces, sample_ids, modality):
+                logits = found.setdefault(sample_id, np.full(len(self.ensemble.detectors), np.nan))
+                self._fill(logits, items, modality, damage)
+        if not found:
             return {}
-        logit, probability, _ = apply_ensemble(self.ensemble, np.stack(rows))
+        ids = sorted(found)
+        logit, probability, _ = apply_ensemble(self.ensemble, np.stack([found[sample_id] for sample_id in ids]))
         if features is not None:
             try:
                 probability = apply_fusion(self.fusion, logit, feature_columns(features, ids))
@@ -131,19 +145,22 @@ class CropScorer:
                 ) from error
         return {name: float(p) for name, p in zip(ids, probability, strict=True) if np.isfinite(p)}
 
-    def _video_logits(self, crops: pd.DataFrame, damage: Damage | None) -> NDArray[np.float64]:
-        images: dict[int, Image] = {}
-        logits = np.full(len(self.ensemble.detectors), np.nan)
+    def _fill(
+        self, logits: NDArray[np.float64], items: pd.DataFrame, modality: DetectorModality, damage: Damage | None
+    ) -> None:
+        """Put the logits of the detectors of a modality into those of a sample ``(D,)``."""
+        images: dict[int, NDArray[Any]] = {}
         for position, name in enumerate(self.ensemble.detectors):
-            chosen = spread(crops["face_index"].to_numpy(), self._frames[name])
+            preprocessing = self.manifest.preprocessing[name]
+            if preprocessing.modality != modality:
+                continue
+            chosen = spread(items["face_index"].to_numpy(), self._frames[name])
             for row in chosen:
                 if row not in images:
-                    images[row] = _image(crops.iloc[row], damage)
-            preprocessing = self.manifest.preprocessing[name]
+                    images[row] = _item(items.iloc[row], preprocessing, damage)
             scored = onnx_logits(self._sessions[name], [images[row] for row in chosen], preprocessing)
             if len(scored):
                 logits[position] = pool_logits(scored, self._aggregations[name])
-        return logits
 
 
 def session(content: bytes, threads: int = 1) -> Any:
@@ -155,12 +172,12 @@ def session(content: bytes, threads: int = 1) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def onnx_logits(loaded: Any, images: Sequence[Image], preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Score crops with a loaded ONNX file.
+def onnx_logits(loaded: Any, images: Sequence[NDArray[Any]], preprocessing: AnyPreprocessing) -> NDArray[np.float64]:
+    """Score crops or windows of sound with a loaded ONNX file.
 
     Args:
         loaded: From `session`.
-        images: RGB crops ``(H, W, 3)``, uint8.
+        images: RGB crops ``(H, W, 3)``, uint8, or windows ``(L,)``, int16.
         preprocessing: Of the detector.
 
     Returns:
@@ -173,31 +190,41 @@ def onnx_logits(loaded: Any, images: Sequence[Image], preprocessing: Preprocessi
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def stored_crops(faces: Path, sample_ids: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Read the crops of some samples, a few samples at a time.
+def stored_items(
+    faces: Path, sample_ids: Collection[str], modality: DetectorModality
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Read the crops, or the windows of sound, of some samples, a few samples at a time.
 
     Args:
-        faces: Folder of FACES parts.
+        faces: Folder of FACES parts, with that of the windows.
         sample_ids: Which.
+        modality: Crops or windows.
 
     Yields:
-        A sample and its crops, in order of face and time; samples in order of their name.
+        A sample and its rows ``sample_id``, ``face_index``, ``frame_index``, ``encoded``, in order of face and time;
+        samples in order of their name. Windows have the face 0, and their number as that of the frame.
 
     Raises:
         ContractError: There is no part, or a part is broken.
     """
-    parts = sorted(faces.glob("*.parquet"))
+    heard = modality == "audio"
+    folder, spec = (faces / WINDOWS_FOLDER, WINDOWS) if heard else (faces, FACES)
+    columns = list(WINDOW_COLUMNS if heard else COLUMNS)
+    parts = sorted(folder.glob("*.parquet"))
     if not parts:
-        raise ContractError(faces, f"table {FACES.name}", "does not exist", "Run `unmask extract` first.")
+        raise ContractError(folder, f"table {spec.name}", "does not exist", "Run `unmask extract` first.")
     wanted = sorted(sample_ids)
     # A sample may reach over the end of a part, so all parts are asked for a few samples at a time.
     for first in range(0, len(wanted), SAMPLES_AT_ONCE):
         few = [("sample_id", "in", wanted[first : first + SAMPLES_AT_ONCE])]
         try:
-            table = pa.concat_tables([pq.read_table(part, columns=list(COLUMNS), filters=few) for part in parts])
+            table = pa.concat_tables([pq.read_table(part, columns=columns, filters=few) for part in parts])
         except (pa.ArrowInvalid, OSError) as error:
-            raise ContractError(faces, f"table {FACES.name}", f"is not readable Parquet ({error})") from error
-        frame = table.to_pandas().sort_values(["sample_id", "face_index", "frame_index"], ignore_index=True)
+            raise ContractError(folder, f"table {spec.name}", f"is not readable Parquet ({error})") from error
+        frame = table.to_pandas().rename(columns={"jpeg": "encoded", "pcm": "encoded", "window_index": "frame_index"})
+        if heard:
+            frame["face_index"] = 0
+        frame = frame.sort_values(["sample_id", "face_index", "frame_index"], ignore_index=True)
         for sample_id, rows in frame.groupby("sample_id", sort=True):
             yield str(sample_id), rows.reset_index(drop=True)
 
@@ -210,10 +237,10 @@ def spread(faces: NDArray[Any], per_face: int) -> list[int]:
     return evenly_spaced(np.asarray(faces, np.int64), per_face)
 
 
-def _image(row: Any, damage: Damage | None) -> Image:
-    image: Image = decode_crop(memoryview(row["jpeg"]))
+def _item(row: Any, preprocessing: AnyPreprocessing, damage: Damage | None) -> NDArray[Any]:
+    item = decode_item(memoryview(row["encoded"]), preprocessing)
     key = (str(row["sample_id"]), int(row["face_index"]), int(row["frame_index"]))
-    return image if damage is None else damage(image, key)
+    return item if damage is None or preprocessing.modality == "audio" else damage(item, key)
 
 
 def feature_columns(features: Path, ids: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:

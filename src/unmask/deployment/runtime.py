@@ -37,11 +37,12 @@ from unmask.deployment.providers import choose_providers
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, RuleEvidence, TimelinePoint, Verdict, decide
 from unmask.ensemble.apply import apply_ensemble, calibrated_logits, video_logits
 from unmask.errors import ContractError, InputError, MediaError
-from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement
+from unmask.features import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, Crop, Measurement, Window
 from unmask.fusion.apply import apply_fusion, contributions
 from unmask.fusion.rules import rule_effects
 from unmask.media.preprocessing import decode_crop, to_input
 from unmask.media.probe import MediaFacts, Modality
+from unmask.media.sound import SAMPLE_RATE_HZ, window_samples
 from unmask.schemas import DetectorInfo, EnsembleInfo, FusionInfo, Manifest, OperatingPoint, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ THREADS = 2
 BATCH_SIZE = 16
 # Crops that the detectors look at for the course over time, the verdict's own among them; more cost time only.
 TIMELINE_CROPS = 32
+# A second of which a window holds less than this is not told of.
+LEAST_HEARD_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ class Bundle:
         start = time.perf_counter()
         facts, measurement = examined.facts, examined.measurement
         logits, frames, by_crop = self._detector_logits(measurement.crops)
+        by_window = self._listen(measurement.windows, logits, frames)
         combined, ensemble_p, agreements = apply_ensemble(self.ensemble, logits[None, :])
         crop_p = apply_ensemble(self.ensemble, by_crop)[1]
         logit, agreement = float(combined[0]), _known(agreements[0])
@@ -196,7 +200,7 @@ class Bundle:
         point = self.operating_point
         verdict, reason = decide(probability, point.threshold, agreement, self.ensemble.agreement_threshold)
         if probability is None:
-            reason = _why_unscored(facts)
+            reason = self._why_unscored(facts, measurement)
         pushes = self._pushes(logit, measurement.features) if probability is not None and self.fusion.used else {}
         answer = Verdict(
             file=name,
@@ -211,7 +215,7 @@ class Bundle:
             ensemble_contribution=pushes.get("ensemble"),
             detectors=self._detector_evidence(logits, frames),
             features=self._feature_evidence(measurement, pushes),
-            timeline=_timeline(measurement.crops, by_crop, self.ensemble) if facts.modality == "video" else [],
+            timeline=[] if facts.modality == "image" else self._timeline(measurement, by_crop, by_window),
             method=None if probability is None else self.fusion.method,
             rules=self._rule_evidence(logit, measurement.features) if probability is not None else [],
             warnings=cautions(facts, measurement, self.extract, self.reference, point),
@@ -279,6 +283,8 @@ class Bundle:
         faces = np.array([crop.face_index for crop in crops], np.int64)
         shown = evenly_spaced(faces, self.timeline_crops)
         for position, name in enumerate(self.ensemble.detectors):
+            if self.listens(name):
+                continue
             chosen = evenly_spaced(faces, int(self.detectors[name].config["eval_frames_per_video"]))
             frames[name] = len(chosen)
             if not chosen:
@@ -294,12 +300,73 @@ class Bundle:
                 by_crop[further, position] = self.frame_logits(name, [images[index] for index in further])
         return logits, frames, by_crop
 
-    def frame_logits(self, name: str, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Score single crops with one detector.
+    def listens(self, name: str) -> bool:
+        """Whether a detector judges sound, and not faces."""
+        return self.manifest.preprocessing[name].modality == "audio"
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """What it can judge; a video by its faces or by its sound."""
+        listening = {self.listens(name) for name in self.ensemble.detectors}
+        judged: dict[Modality, bool] = {"image": False in listening, "video": True, "audio": True in listening}
+        return [modality for modality, judges in judged.items() if judges]
+
+    def _listen(
+        self, windows: Sequence[Window], logits: NDArray[np.float64], frames: dict[str, int]
+    ) -> NDArray[np.float64]:
+        """Score the windows of sound with every detector that listens.
+
+        Args:
+            windows: Of the file.
+            logits: Of the file ``(D,)``; those of these detectors are filled in.
+            frames: Detector name to crops or windows used; these detectors are added.
+
+        Returns:
+            Logits ``(W, D)`` of single windows, NaN where a detector does not listen.
+        """
+        by_window = np.full((len(windows), len(logits)), np.nan)
+        sounds = [window_samples(window.pcm) for window in windows]
+        for position, name in enumerate(self.ensemble.detectors):
+            if not self.listens(name):
+                continue
+            info = self.detectors[name]
+            chosen = evenly_spaced(np.zeros(len(sounds), np.int64), int(info.config["eval_frames_per_video"]))
+            frames[name] = len(chosen)
+            if chosen:
+                by_window[chosen, position] = self.frame_logits(name, [sounds[index] for index in chosen])
+                scored = by_window[chosen, position]
+                logits[position] = _video_logit(np.zeros(len(chosen), np.int64), scored, info.aggregation)
+        return by_window
+
+    def _timeline(
+        self, measurement: Measurement, by_crop: NDArray[np.float64], by_window: NDArray[np.float64]
+    ) -> list[TimelinePoint]:
+        """Follow the faces second by second, or the sound where no detector saw a face."""
+        if not np.isnan(by_crop).all():
+            return _timeline(np.array([int(crop.time_s) for crop in measurement.crops]), by_crop, self.ensemble)
+        seconds: list[int] = []
+        rows: list[NDArray[np.float64]] = []
+        for window, row in zip(measurement.windows, by_window, strict=True):
+            end_s = window.time_s + len(window.pcm) / 2 / SAMPLE_RATE_HZ
+            covered = range(int(window.time_s), math.ceil(end_s - LEAST_HEARD_S))
+            seconds += covered
+            rows += [row] * len(covered)
+        return _timeline(np.array(seconds, np.int64), np.array(rows), self.ensemble) if rows else []
+
+    def _why_unscored(self, facts: MediaFacts, measurement: Measurement) -> str:
+        listening = [name for name in self.ensemble.detectors if self.listens(name)]
+        if facts.modality == "audio" and not listening:
+            return "audio: the detectors of this bundle judge faces, not sound"
+        if facts.modality != "audio" and len(listening) < len(self.ensemble.detectors):
+            return f"no_face: the detectors judge faces, and none was found in this {facts.modality}"
+        return measurement.no_sound_reason or "no_sound: there is nothing to hear in it"
+
+    def frame_logits(self, name: str, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """Score single crops or windows of sound with one detector.
 
         Args:
             name: The detector.
-            images: RGB crops ``(H, W, 3)``, uint8, at least one.
+            images: RGB crops ``(H, W, 3)``, uint8, or windows ``(L,)``, int16; at least one.
 
         Returns:
             Raw logits ``(N,)``.
@@ -315,7 +382,13 @@ class Bundle:
     def _detector_evidence(self, logits: NDArray[np.float64], frames: Mapping[str, int]) -> list[DetectorEvidence]:
         calibrated = calibrated_logits(self.ensemble, logits[None, :])[0]
         return [
-            DetectorEvidence(name=name, probability=_known(expit(logit)), weight=weight, frames=frames[name])
+            DetectorEvidence(
+                name=name,
+                probability=_known(expit(logit)),
+                weight=weight,
+                frames=frames[name],
+                modality=self.manifest.preprocessing[name].modality,
+            )
             for name, logit, weight in zip(self.ensemble.detectors, calibrated, self.ensemble.weights, strict=True)
         ]
 
@@ -378,9 +451,8 @@ def _video_logit(faces: NDArray[np.int64], logits: NDArray[np.float64], aggregat
     return float(video_logits(frame, aggregation)["logit"].iloc[0])
 
 
-def _timeline(crops: Sequence[Crop], by_crop: NDArray[np.float64], ensemble: EnsembleInfo) -> list[TimelinePoint]:
-    """Score each second with the mean logits of its crops, as the verdict does with those of the whole file."""
-    seconds = np.array([int(crop.time_s) for crop in crops], np.int64)
+def _timeline(seconds: NDArray[np.int64], by_crop: NDArray[np.float64], ensemble: EnsembleInfo) -> list[TimelinePoint]:
+    """Score each second with the mean logits of its crops or windows, as the verdict does with the whole file."""
     points = []
     for second in np.unique(seconds):
         rows = by_crop[seconds == second]
@@ -396,12 +468,6 @@ def _timeline(crops: Sequence[Crop], by_crop: NDArray[np.float64], ensemble: Ens
 def _known(value: Any) -> float | None:
     """Turn the NaN of an array into None."""
     return None if math.isnan(value) else float(value)
-
-
-def _why_unscored(facts: MediaFacts) -> str:
-    if facts.modality == "audio":
-        return "audio: the detectors of this bundle judge faces, not sound"
-    return f"no_face: the detectors judge faces, and none was found in this {facts.modality}"
 
 
 def _null_reason(code: str | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unmask.schemas import Document
+from unmask.schemas import DetectorModality, Document
 
 WIDTH = 100
 NAME_WIDTH = 34
@@ -27,13 +27,15 @@ class DetectorEvidence(Document):
         name: The detector.
         probability: Its own calibrated P(fake); null when it saw nothing.
         weight: Its share in the ensemble, in [0, 1].
-        frames: Crops that it looked at.
+        frames: Crops that it looked at, or windows of sound that it listened to.
+        modality: What it judges.
     """
 
     name: str
     probability: float | None = Field(ge=0, le=1)
     weight: float = Field(ge=0, le=1)
     frames: int = Field(ge=0)
+    modality: DetectorModality = "face"
 
 
 class FeatureEvidence(Document):
@@ -65,12 +67,12 @@ class FeatureEvidence(Document):
 
 
 class TimelinePoint(Document):
-    """What the detectors see in one second of a video.
+    """What the detectors see in one second of a video, or hear in one of a recording.
 
     Attributes:
         second: Of the video, from 0.
         probability: P(fake) by the detectors alone, without the features, which exist only for the whole video.
-        crops: Face crops that it rests on.
+        crops: Face crops, or windows of sound, that it rests on.
     """
 
     second: int = Field(ge=0)
@@ -109,7 +111,8 @@ class Verdict(Document):
         ensemble_contribution: Push of the detectors on the logit of P(fake); null when fusion is not used.
         detectors: What each detector says.
         features: What each feature says.
-        timeline: Seconds of a video in which a face was seen, in order; empty for images.
+        timeline: Seconds of a video in which a face was seen, or of a recording that were listened to, in order; empty
+            for images.
         method: How the probability was made, as in `unmask.schemas.FusionInfo`; ``fallback`` is a weighted average by
             written weights, because too few labelled samples were there to fit fusion; null when not scored.
         rules: Rules that changed the probability, in the order in which they were applied.

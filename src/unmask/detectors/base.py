@@ -1,4 +1,4 @@
-"""What every detector is: a module that embeds a batch of crops and turns each embedding into one logit."""
+"""What every detector is: a module that embeds a batch of crops or sounds and turns each embedding into one logit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from unmask.schemas import Preprocessing
+from unmask.schemas import AnyPreprocessing, DetectorModality
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +21,7 @@ class Detector(nn.Module):
     makes a logit of an embedding. Everything in it must be exportable to ONNX with a free batch axis.
 
     Args:
-        preprocessing: How a crop becomes an input; saved beside the weights.
+        preprocessing: How a crop, or a window of sound, becomes an input; saved beside the weights.
 
     Attributes:
         preprocessing: As above.
@@ -33,9 +33,9 @@ class Detector(nn.Module):
     head: nn.Module
     pretrained_parts: tuple[str, ...] = ()
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: AnyPreprocessing) -> None:
         super().__init__()
-        self.preprocessing = preprocessing
+        self.preprocessing: AnyPreprocessing = preprocessing
         self.architecture = ""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Detector(nn.Module):
         """Embed a batch.
 
         Args:
-            x: Preprocessed crops ``(N, 3, S, S)``, float32.
+            x: Preprocessed crops ``(N, 3, S, S)`` or windows of sound ``(N, L)``, float32.
 
         Returns:
             Embeddings ``(N, D)``.
@@ -53,7 +53,7 @@ class Detector(nn.Module):
         """Score a batch.
 
         Args:
-            x: Preprocessed crops ``(N, 3, S, S)``, float32.
+            x: Preprocessed crops ``(N, 3, S, S)`` or windows of sound ``(N, L)``, float32.
 
         Returns:
             Logits ``(N,)``; larger means more fake.
@@ -63,6 +63,11 @@ class Detector(nn.Module):
 
     def project(self) -> None:
         """Bring constrained weights back to their constraint; the trainer calls this after every optimiser step."""
+
+    @property
+    def modality(self) -> DetectorModality:
+        """Whether it looks at faces or listens."""
+        return self.preprocessing.modality
 
     @property
     def n_parameters(self) -> int:

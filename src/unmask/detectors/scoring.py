@@ -1,8 +1,9 @@
-"""Scoring crops with a detector."""
+"""Scoring crops or windows of sound with a detector."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from unmask.media.preprocessing import to_input
 
 @torch.inference_mode()
 def score_images(
-    detector: Detector, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 32, device: str = "cpu"
+    detector: Detector, images: Sequence[NDArray[Any]], *, batch_size: int = 32, device: str = "cpu"
 ) -> NDArray[np.float64]:
     """Score crops; the score of a crop does not depend on the others.
 
     Args:
         detector: Put into evaluation mode for the time of scoring, and onto ``device``.
-        images: N RGB crops ``(H, W, 3)``, uint8, of any size.
+        images: N RGB crops ``(H, W, 3)``, uint8, of any size; or windows of sound ``(L,)``, int16.
         batch_size: Crops at a time.
         device: For example ``cpu`` or ``cuda``.
 

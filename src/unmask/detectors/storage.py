@@ -14,7 +14,7 @@ from torch import Tensor
 from unmask.detectors.base import Detector
 from unmask.detectors.registry import build
 from unmask.errors import ContractError, InputError
-from unmask.schemas import DetectorInfo, sha256_file, write_atomically
+from unmask.schemas import DetectorInfo, SoundPreprocessing, sha256_file, write_atomically
 
 WEIGHTS_FILE = "weights.safetensors"
 INFO_FILE = "detector.json"
@@ -74,7 +74,7 @@ def load_detector(folder: Path) -> tuple[Detector, DetectorInfo]:
         raise ContractError(path, "weights", "does not exist", "Run `unmask train` first.")
     if sha256_file(path) != info.weights_sha256:
         raise ContractError(path, "weights", f"is not the file that {INFO_FILE} names", "Train or copy it again.")
-    detector = build(info.architecture, input_size_px=info.preprocessing.size_px)
+    detector = build_for(info)
     detector.preprocessing = info.preprocessing
     try:
         detector.load_state_dict(safetensors.torch.load_file(path))
@@ -82,6 +82,20 @@ def load_detector(folder: Path) -> tuple[Detector, DetectorInfo]:
         problem = " ".join(str(error).split())[:300]
         raise ContractError(path, "weights", f"does not fit {info.architecture}: {problem}") from error
     return detector.eval(), info
+
+
+def build_for(info: DetectorInfo) -> Detector:
+    """Build the untrained detector that a document describes.
+
+    Args:
+        info: The document.
+
+    Returns:
+        The detector, for inputs of the size that the document names.
+    """
+    if isinstance(info.preprocessing, SoundPreprocessing):
+        return build(info.architecture, n_samples=info.preprocessing.n_samples)
+    return build(info.architecture, input_size_px=info.preprocessing.size_px)
 
 
 def read_foreign_tensors(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -168,6 +170,27 @@ def agreement(calibrated: FloatArray, weights: npt.ArrayLike, combined: FloatArr
     scored = there.sum(axis=1)
     out: FloatArray = np.where(scored == 0, np.nan, np.where(scored == 1, 1.0, share))
     return out
+
+
+def part_of(info: EnsembleInfo, detectors: Collection[str]) -> EnsembleInfo:
+    """Keep some of the detectors, as if the others had no score.
+
+    Args:
+        info: The fitted ensemble.
+        detectors: Names of those to keep.
+
+    Returns:
+        The ensemble of these; its weights no longer sum to 1, which `combine` does not need.
+    """
+    kept = [k for k, name in enumerate(info.detectors) if name in detectors]
+    changes: dict[str, object] = {
+        name: [getattr(info, name)[k] for k in kept] for name in ("detectors", "temperatures", "weights")
+    }
+    if info.calibrations:
+        changes["calibrations"] = [info.calibrations[k] for k in kept]
+    if info.stacking:
+        changes["stacking"] = [*(info.stacking[k] for k in kept), info.stacking[-1]]
+    return info.model_copy(update=changes)
 
 
 def apply_ensemble(info: EnsembleInfo, logits: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -32,7 +32,9 @@ from unmask.schemas import (
 logger = logging.getLogger(__name__)
 KEYS = ["sample_id", "label", "group_id", "split"]
 LOGITS_FILE = "detector_logits.parquet"
-NO_SCORE = "no_score: no detector scored this sample; extraction gave no face crops of it"
+NO_SCORE = (
+    "no_score: no detector scored this sample; extraction gave no face crops or sound of it that one of them takes"
+)
 
 
 def run_ensemble(

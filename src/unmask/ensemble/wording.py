@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -50,8 +52,26 @@ def outcome_of(
         messages += _right_when_certain(scores[(scores["split"] == "calib") & scored], info.agreement_threshold)
     if not scored.all():
         n = int((~scored).sum())
-        messages.append(f"{counted(n, 'sample')} without a score: no detector had face crops of {_them(n)}.")
+        messages.append(f"{counted(n, 'sample')} without a score: no detector had face crops or sound of {_them(n)}.")
+    if partly := _partly_scored(table[info.detectors]):
+        metrics["partly_scored"] = float(sum(partly.values()))
+        messages.append(_renormalised(partly))
     return StageOutcome(metrics=metrics, messages=tuple(messages))
+
+
+def _partly_scored(logits: pd.DataFrame) -> dict[str, int]:
+    """Count the samples that some detectors could not score, by the names of those that could."""
+    there = logits.notna()
+    some = there[there.any(axis=1) & ~there.all(axis=1)]
+    return Counter(", ".join(name for name in some.columns if row[name]) for _, row in some.iterrows())
+
+
+def _renormalised(partly: dict[str, int]) -> str:
+    shares = "; ".join(f"{n} by {names}" for names, n in sorted(partly.items()))
+    return (
+        f"{counted(sum(partly.values()), 'sample')} scored by some of the detectors only, whose weights were scaled up "
+        f"to 1 there: {shares}."
+    )
 
 
 def _them(n: int) -> str:

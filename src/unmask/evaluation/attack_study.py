@@ -45,7 +45,7 @@ class AttackStudy:
 
 
 def study_attacks(inputs: Inputs, config: EvaluateConfig, seed: int) -> AttackStudy:
-    """Attack every detector, and measure what is left of each and of the ensemble.
+    """Attack every detector of faces, and measure what is left of each and of the ensemble.
 
     Args:
         inputs: Everything that the earlier stages wrote.
@@ -58,6 +58,9 @@ def study_attacks(inputs: Inputs, config: EvaluateConfig, seed: int) -> AttackSt
     Raises:
         MissingExtraError: The library of attacks is not installed.
     """
+    inputs = inputs.seen_by("face")
+    if not inputs.detectors:
+        return AttackStudy(as_robustness([]), 0, 0, 0, config.attack_steps)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     limit = config.max_attack_samples if device == "cuda" else config.max_attack_samples_cpu
     available = _frames_of_all(inputs)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from unmask.config import AttackName
 from unmask.detectors.base import Detector
-from unmask.errors import MissingExtraError
+from unmask.errors import InputError, MissingExtraError
 from unmask.evaluation.perturbations import Image
 from unmask.schemas import Preprocessing
 
@@ -82,7 +82,9 @@ class CropClassifier(nn.Module):
     def __init__(self, detector: Detector, height_px: int, width_px: int) -> None:
         super().__init__()
         self.detector = detector.eval().requires_grad_(False)
-        settings: Preprocessing = detector.preprocessing
+        settings = detector.preprocessing
+        if not isinstance(settings, Preprocessing):
+            raise InputError(f"{detector.architecture} takes sound.", "Attacks change pictures; leave it out.")
         rows, columns = resize_operators(height_px, width_px, settings.size_px)
         self.register_buffer("rows", torch.from_numpy(rows))
         self.register_buffer("columns", torch.from_numpy(columns))

@@ -19,7 +19,7 @@ from unmask.evaluation.figures import as_measured, frame_systems, measure, measu
 from unmask.evaluation.inputs import Inputs, load_inputs
 from unmask.evaluation.report import render_html, render_markdown
 from unmask.evaluation.results import HEADLINE, Results
-from unmask.evaluation.robustness import measure_robustness
+from unmask.evaluation.robustness import as_robustness, measure_robustness
 from unmask.evaluation.wording import full
 from unmask.schemas import ROBUSTNESS, CrossDatasetInfo, EvaluationInfo, StageOutcome, new_directory, write_table
 
@@ -74,7 +74,8 @@ def run_evaluate(
     with new_directory(out) as folder:
         info.save(folder / "metrics.json")
         scored_again = [table for table in (results.robustness.table, results.attacks.table) if len(table)]
-        write_table(folder / "robustness.parquet", pd.concat(scored_again), ROBUSTNESS)
+        table = pd.concat(scored_again) if scored_again else as_robustness([])
+        write_table(folder / "robustness.parquet", table, ROBUSTNESS)
         (folder / REPORT_FILE).write_text(render_html(results, config, seed, across), encoding="utf-8")
         (folder / SUMMARY_FILE).write_text(render_markdown(results, config, seed), encoding="utf-8")
     return _outcome(results, info, out)

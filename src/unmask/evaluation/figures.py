@@ -141,11 +141,15 @@ def parts_of(scores: SystemScores, samples: pd.DataFrame) -> dict[str, SystemSco
         samples: Rows of SAMPLES.
 
     Returns:
-        ``manipulation=…``, ``source=…``, ``compression=…`` to the scores of that part.
+        ``manipulation=…``, ``source=…``, ``compression=…``, and ``modality=…`` where there are several, to the scores
+        of that part.
     """
     about = samples.set_index("sample_id").reindex(scores.sample_ids)
     parts: dict[str, NDArray[np.bool_]] = {}
-    for column in ("manipulation", "source", "compression"):
+    columns = ["manipulation", "source", "compression"]
+    if about["modality"].nunique() > 1:
+        columns.append("modality")
+    for column in columns:
         values = about[column].fillna("unknown").to_numpy(object)
         against = (scores.labels == 0) if column == "manipulation" else np.zeros(len(values), bool)
         relevant = values[scores.labels == 1] if column == "manipulation" else values

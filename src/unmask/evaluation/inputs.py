@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unmask.ensemble.apply import apply_calibration, sigmoid, video_logits
+from unmask.ensemble.apply import apply_calibration, part_of, sigmoid, video_logits
 from unmask.errors import ContractError, InputError
 from unmask.schemas import (
     FACES,
@@ -26,6 +26,7 @@ from unmask.schemas import (
     DatasetInfo,
     DetectorCalibration,
     DetectorInfo,
+    DetectorModality,
     EnsembleInfo,
     ExtractionInfo,
     FusionAnalysis,
@@ -127,6 +128,12 @@ class Inputs:
     def operating_point(self) -> OperatingPoint:
         """The threshold that verdicts use, as it was chosen on calib."""
         return self.fusion.operating_points[self.fusion.default_operating_point]
+
+    def seen_by(self, modality: DetectorModality) -> Inputs:
+        """The same with the detectors of faces only, or of sound only, and the ensemble of these."""
+        kept = [one for one in self.detectors if one.info.preprocessing.modality == modality]
+        names = [one.info.name for one in kept]
+        return replace(self, detectors=kept, ensemble=part_of(self.ensemble, names))
 
     @property
     def labelled_test(self) -> pd.DataFrame:

@@ -224,6 +224,7 @@ def _context(results: Results, config: EvaluateConfig, seed: int, cross: CrossDa
         "attacks": drawings.attacks(results.attacks.table, [system.name for system in results.systems]),
         "slices": _slice_charts(results),
         "left": left_of_ensemble(results),
+        "heard": [one.info.name for one in results.inputs.seen_by("audio").detectors],
         "damage": drawings.robustness(results.robustness.table, [system.name for system in results.systems]),
         "catalogue": CATALOGUE,
         "input_title": input_title,
@@ -304,6 +305,7 @@ def _slice_charts(results: Results) -> list[Chart]:
         "manipulation": "Fakes of each kind against all reals of test.",
         "source": "Each source by itself; undefined where it holds one class only.",
         "compression": "Each compression by itself; undefined where it holds one class only.",
+        "modality": "Pictures, videos and recordings by themselves; undefined where one class only is there.",
     }
     charts = []
     for column, caption in explained.items():
@@ -506,7 +508,7 @@ def _training_facts(info: DetectorInfo) -> dict[str, Any]:
     return {
         "architecture": info.architecture,
         "parameters": f"{info.n_parameters:,}".replace(",", " "),
-        "input": f"{info.preprocessing.size_px} px",
+        "input": str(info.preprocessing),
         "trained on": info.device,
         "training time": f"{info.train_seconds:.0f} s",
         "weights SHA-256": f"{info.weights_sha256[:16]}…",

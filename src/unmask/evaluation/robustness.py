@@ -71,8 +71,11 @@ def measure_robustness(inputs: Inputs, config: EvaluateConfig, seed: int) -> Rob
 
     Returns:
         AUC with a cluster-bootstrap interval, FPR and TPR at the default operating point with exact intervals, for
-        each detector and the ensemble, undamaged (severity 0) and damaged.
+        each detector of faces and the ensemble of these, undamaged (severity 0) and damaged; empty without any.
     """
+    inputs = inputs.seen_by("face")
+    if not inputs.detectors:
+        return Robustness(as_robustness([]), 0, 0, {})
     available = pd.concat([detector.frames for detector in inputs.detectors]).drop_duplicates(KEY)
     chosen = draw_samples(available, config.max_robustness_samples, np.random.default_rng([seed, 1]))
     frames = available.loc[available["sample_id"].isin(set(chosen))].sort_values(KEY, ignore_index=True)

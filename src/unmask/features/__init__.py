@@ -3,6 +3,7 @@
 from unmask.features.catalogue import CATALOGUE, EXTRACTOR_VERSION, NULL_REASONS, FeatureSpec
 from unmask.features.measure import Measurement, measure
 from unmask.media.crops import Crop
+from unmask.media.sound import Window
 
 __all__ = [
     "CATALOGUE",
@@ -11,5 +12,6 @@ __all__ = [
     "Crop",
     "FeatureSpec",
     "Measurement",
+    "Window",
     "measure",
 ]

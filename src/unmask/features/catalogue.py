@@ -12,8 +12,8 @@ from typing import Literal
 
 Direction = Literal["higher_fake", "higher_real", "none"]
 
-EXTRACTOR_VERSION = "2"
-"""Counts up whenever a feature, a crop or the face tracker gives another value for the same bytes."""
+EXTRACTOR_VERSION = "3"
+"""Counts up whenever a feature, a crop, a window of sound or the face tracker is another for the same bytes."""
 
 NULL_REASONS: Mapping[str, str] = MappingProxyType(
     {

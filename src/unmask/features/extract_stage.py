@@ -1,4 +1,4 @@
-"""`unmask extract`: features and face crops of every sample, in parallel, resumable by content."""
+"""`unmask extract`: features, face crops and windows of sound of every sample, in parallel, resumable by content."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from unmask.features.results import (
     outcome_of,
     refuse_critical,
     refuse_many_failures,
+    window_rows,
     write_faces,
     write_features,
 )
@@ -56,7 +57,8 @@ def run_extract(
 
     Args:
         dataset: Folder that `unmask ingest` wrote.
-        out_faces: Folder for the crops, ``part-*.parquet`` (table ``faces``).
+        out_faces: Folder for the crops, ``part-*.parquet`` (table ``faces``), and for the sound,
+            ``windows/part-*.parquet`` (table ``windows``).
         out_features: Folder for ``features.parquet``, ``extraction.json`` and ``health.html``.
         config: How to measure, and when to stop.
         store: The feature store. What lies there for the same bytes, extractor and settings is not measured again,
@@ -248,9 +250,10 @@ def _settle(row: Row, lost: dict[Key, Failure], stores: _Stores) -> Row:
 
 
 def _crops(rows: Sequence[Row], samples: Sequence[Row], stores: _Stores) -> Iterator[Row]:
-    """Rows of the table ``faces``, in the order of the samples; one sample is held in memory."""
+    """Rows of the tables ``faces`` and ``windows``, in the order of the samples; one sample is held in memory."""
     for row, sample in zip(rows, samples, strict=True):
-        result = stores.load(sample) if row["n_crops"] else None
+        result = stores.load(sample) if row["n_crops"] or row["n_windows"] else None
         if isinstance(result, Measurement):
             yield from crop_rows(sample, result)
+            yield from window_rows(sample, result)
             stores.of(sample).forget(*_key(sample))

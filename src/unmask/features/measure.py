@@ -23,6 +23,7 @@ from unmask.features.watermark import Watermark
 from unmask.media.crops import Crop, EvenSampler, cut_crop, encode_crop
 from unmask.media.faces import Face, FaceTracker
 from unmask.media.probe import IMAGE_CONTAINERS
+from unmask.media.sound import Sound, Window, read_sound
 from unmask.media.video import Frame, VideoReader, read_image
 
 EXAMINED_HZ = 15.0  # how often landmarks are looked for; blinks and syllables are slower
@@ -42,6 +43,8 @@ class Measurement:
         n_frames_expected: Frames that the container promises; None for audio.
         n_frames_decoded: Frames decoded; None for audio.
         face_share: Share of examined frames with a face; None for audio.
+        windows: Of its sound, in order of time.
+        no_sound_reason: ``code: sentence`` why there are none; None if there are.
     """
 
     features: dict[str, float | None]
@@ -50,6 +53,8 @@ class Measurement:
     n_frames_expected: int | None = None
     n_frames_decoded: int | None = None
     face_share: float | None = None
+    windows: list[Window] = field(default_factory=list)
+    no_sound_reason: str | None = None
 
 
 def measure(
@@ -70,20 +75,35 @@ def measure(
         watch: Called with frames seen and frames expected, frame by frame.
 
     Returns:
-        Features and crops. Audio gives neither, and does not fail.
+        Features, crops and windows of sound. Audio gives windows only, a picture none.
 
     Raises:
-        MediaError: The file cannot be decoded, too few of its frames decode, or too few of them show a face.
+        MediaError: The file cannot be decoded, too few of its frames decode, or too few of them show a face. That the
+            sound of a video cannot be decoded is no failure.
         InputError: ``modality`` is none of the three.
     """
     if modality == "audio":
-        return Measurement(dict.fromkeys(CATALOGUE), dict.fromkeys(CATALOGUE, "audio"))
+        return _measure_audio(path, config)
     if modality not in ("video", "image"):
         raise InputError(f"{modality!r} is no modality.", "Use video, image or audio.")
     try:
-        return _measure_image(path, config) if modality == "image" else _measure_video(path, config, threads, watch)
+        if modality == "image":
+            return replace(_measure_image(path, config), no_sound_reason="image: a picture has no sound")
+        seen = _measure_video(path, config, threads, watch)
+        return _with_sound(seen, read_sound(path, config.sound_windows))
     except cv2.error as error:
         raise MediaError("unsupported", f"{path.name}: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _measure_audio(path: Path, config: ExtractConfig) -> Measurement:
+    sound = read_sound(path, config.sound_windows)
+    if sound.undecodable:
+        raise MediaError("corrupt", f"{path.name}: {sound.reason}")
+    return _with_sound(Measurement(dict.fromkeys(CATALOGUE), dict.fromkeys(CATALOGUE, "audio")), sound)
+
+
+def _with_sound(measurement: Measurement, sound: Sound) -> Measurement:
+    return replace(measurement, windows=list(sound.windows), no_sound_reason=sound.reason)
 
 
 def _measure_image(path: Path, config: ExtractConfig) -> Measurement:

@@ -18,7 +18,15 @@ from unmask.features.results import (
     write_faces,
     write_features,
 )
-from unmask.schemas import FEATURES, SAMPLES, DatasetInfo, ExtractionInfo, StageOutcome, read_table
+from unmask.schemas import (
+    FEATURES,
+    SAMPLES,
+    WINDOWS_FOLDER,
+    DatasetInfo,
+    ExtractionInfo,
+    StageOutcome,
+    read_table,
+)
 
 BATCH_ROWS = 256
 
@@ -103,16 +111,24 @@ def _tidied(row: Row) -> Row:
 
 
 def _crops(rows: Sequence[Row], faces: Sequence[Path], shard_of: Mapping[str, int]) -> Iterator[Row]:
-    """Rows of ``faces`` in the order of the samples; each shard has its own in that order already."""
-    streams = [_stream(folder) for folder in faces]
+    """Rows of ``faces`` and ``windows`` in the order of the samples; each shard has its own in that order already."""
+    crops = [_stream(folder) for folder in faces]
+    windows = [_stream(folder / WINDOWS_FOLDER) for folder in faces]
     for row in rows:
-        for _ in range(row["n_crops"]):
-            crop = next(streams[shard_of[row["sample_id"]]], None)
-            if crop is None or crop["sample_id"] != row["sample_id"]:
-                raise InputError(
-                    f"The crops of {row['sample_id']} do not fit its features.", "Run extract on that shard again."
-                )
-            yield crop
+        shard = shard_of[row["sample_id"]]
+        yield from _next_of(row["sample_id"], crops[shard], row["n_crops"])
+        yield from _next_of(row["sample_id"], windows[shard], row["n_windows"] or 0)
+
+
+def _next_of(sample_id: str, stream: Iterator[Row], n: int) -> Iterator[Row]:
+    """Take the rows of a sample from a stream that must have them next."""
+    for _ in range(n):
+        row = next(stream, None)
+        if row is None or row["sample_id"] != sample_id:
+            raise InputError(
+                f"The crops or sounds of {sample_id} do not fit its features.", "Run extract on that shard again."
+            )
+        yield row
 
 
 def _stream(folder: Path) -> Iterator[dict[str, Any]]:

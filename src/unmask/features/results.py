@@ -20,15 +20,19 @@ from unmask.features.store import Failure
 from unmask.schemas import (
     FACES,
     FEATURES,
+    WINDOWS,
+    WINDOWS_FOLDER,
     ExtractionInfo,
     FeatureHealth,
     StageOutcome,
+    TableSpec,
     new_directory,
     write_atomically,
     write_table,
 )
 
 PART_ROWS = 4096  # crops a part of the table faces; a multiple of its row groups
+PART_WINDOWS = 512  # windows a part: 66 MB
 IDENTITY = ("sample_id", "label", "group_id", "split")
 Row = dict[str, Any]
 
@@ -39,31 +43,57 @@ def crop_rows(row: Row, measurement: Measurement) -> list[Row]:
     return [identity | crop.__dict__ for crop in measurement.crops]
 
 
-def write_faces(out: Path, rows: Iterable[Row]) -> int:
-    """Write the table ``faces`` in parts, of which one is held in memory.
+def window_rows(row: Row, measurement: Measurement) -> list[Row]:
+    """Rows of the table ``windows`` for one sample."""
+    identity = {name: row[name] for name in IDENTITY}
+    return [identity | window.__dict__ for window in measurement.windows]
+
+
+def write_faces(out: Path, rows: Iterable[Row]) -> None:
+    """Write the table ``faces`` in parts, and ``windows`` in a folder beside them; a part of each is held in memory.
 
     Args:
         out: Folder to write.
-        rows: In the order of the samples.
-
-    Returns:
-        Number of rows.
+        rows: Of either table, in the order of the samples.
     """
-    written, pending = 0, list[Row]()
     with new_directory(out) as folder:
+        (folder / WINDOWS_FOLDER).mkdir()
+        faces, windows = _Parts(folder, FACES, PART_ROWS), _Parts(folder / WINDOWS_FOLDER, WINDOWS, PART_WINDOWS)
         for row in rows:
-            pending.append(row)
-            if len(pending) == PART_ROWS:
-                written, pending = _write_part(folder, pending, written), []
-        if pending or not written:
-            written = _write_part(folder, pending, written)
-    return written
+            (windows if "pcm" in row else faces).add(row)
+        faces.finish()
+        windows.finish()
 
 
-def _write_part(folder: Path, rows: list[Row], written: int) -> int:
-    table = pa.Table.from_pylist(rows, schema=FACES.arrow_schema())
-    write_table(folder / f"part-{written // PART_ROWS:05d}.parquet", table, FACES)
-    return written + len(rows)
+class _Parts:
+    """Writes a table part by part.
+
+    Args:
+        folder: Where to.
+        spec: Of the table.
+        n_rows: Of a part.
+    """
+
+    def __init__(self, folder: Path, spec: TableSpec, n_rows: int) -> None:
+        self._folder, self._spec, self._n_rows = folder, spec, n_rows
+        self._pending: list[Row] = []
+        self._n_parts = 0
+
+    def add(self, row: Row) -> None:
+        """Take a row; write a part when it is full."""
+        self._pending.append(row)
+        if len(self._pending) == self._n_rows:
+            self._write()
+
+    def finish(self) -> None:
+        """Write what is left; a table without rows is one empty part."""
+        if self._pending or not self._n_parts:
+            self._write()
+
+    def _write(self) -> None:
+        table = pa.Table.from_pylist(self._pending, schema=self._spec.arrow_schema())
+        write_table(self._folder / f"part-{self._n_parts:05d}.parquet", table, self._spec)
+        self._pending, self._n_parts = [], self._n_parts + 1
 
 
 def feature_row(row: Row, failure: Failure | None, measurement: Measurement | None) -> Row:
@@ -77,6 +107,8 @@ def feature_row(row: Row, failure: Failure | None, measurement: Measurement | No
         "n_crops": len(measurement.crops) if measurement else 0,
         "extractor_version": EXTRACTOR_VERSION,
         "null_reasons": list(measurement.null_reasons.items()) if measurement else [],
+        "n_windows": len(measurement.windows) if measurement else 0,
+        "no_sound_reason": measurement.no_sound_reason if measurement else None,
     }
     return found | (measurement.features if measurement else dict.fromkeys(CATALOGUE))
 
@@ -101,7 +133,8 @@ def write_features(
         [row | {"modality": kind} for row, kind in zip(rows, modalities, strict=True)],
         columns=[*schema.names, "modality"],
     )
-    failed = Counter((row["reason"] or "failed").partition(": ")[0] for row in rows if row["status"] != "ok")
+    failed = Counter(_code(row["reason"] or "failed") for row in rows if row["status"] != "ok")
+    unheard = Counter(_code(row["no_sound_reason"]) for row in rows if row["no_sound_reason"])
     info = ExtractionInfo(
         extractor_version=EXTRACTOR_VERSION,
         dataset_version=version,
@@ -111,6 +144,8 @@ def write_features(
         failed=dict(sorted(failed.items())),
         n_crops=sum(row["n_crops"] for row in rows),
         health=feature_health(frame),
+        n_windows=sum(row["n_windows"] or 0 for row in rows),
+        without_sound=dict(sorted(unheard.items())),
     )
     with new_directory(out) as folder:
         table = pa.Table.from_pylist(list(rows), schema=schema)
@@ -119,6 +154,10 @@ def write_features(
         with write_atomically(folder / "health.html") as page:
             page.write_text(health_page(info.health, frame), encoding="utf-8")
     return info
+
+
+def _code(reason: str) -> str:
+    return reason.partition(": ")[0]
 
 
 def refuse_many_failures(rows: Sequence[Row], samples: Sequence[Row], config: ExtractConfig) -> None:
@@ -172,8 +211,14 @@ def outcome_of(info: ExtractionInfo) -> StageOutcome:
         "samples_failed": float(info.n_failed),
         "samples_reused": float(info.n_reused),
         "crops": float(info.n_crops),
+        "windows": float(info.n_windows),
     }
-    messages = [f"{info.n_ok} samples measured ({info.n_reused} taken from the store), {info.n_crops} face crops."]
+    messages = [
+        f"{info.n_ok} samples measured ({info.n_reused} taken from the store), {info.n_crops} face crops, "
+        f"{info.n_windows} windows of sound."
+    ]
+    if info.n_windows and info.without_sound:
+        messages.append(f"Without sound: {listing(info.without_sound)}.")
     if info.failed:
         messages.append(f"{info.n_failed} samples failed: {listing(info.failed)}.")
     for health in info.health:

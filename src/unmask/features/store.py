@@ -1,14 +1,14 @@
 """The feature store: one file a measured sample, found by the hash of its bytes.
 
-A file holds the crops as a Parquet table and everything else as JSON in its metadata. It is written whole or not at
-all, so a killed run loses only the samples in hand.
+A file holds crops and windows of sound as a Parquet table and everything else as JSON in its metadata. It is written
+whole or not at all, so a killed run loses only the samples in hand.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from unmask.config import ExtractConfig
 from unmask.features.catalogue import EXTRACTOR_VERSION
 from unmask.features.measure import Measurement
 from unmask.media.crops import Crop
+from unmask.media.sound import Window
 from unmask.objects import FolderStore, ObjectStore
 from unmask.schemas import sha256_json, write_atomically
 
@@ -32,6 +33,7 @@ _SETTINGS = (
     "jpeg_quality",
     "min_decoded_share",
     "min_face_share",
+    "sound_windows",
 )
 _COLUMNS = pa.schema(
     [
@@ -45,8 +47,12 @@ _COLUMNS = pa.schema(
         ("confidence", pa.float32()),
         ("yaw_deg", pa.float32()),
         ("jpeg", pa.binary()),
+        ("window_index", pa.int16()),
+        ("pcm", pa.binary()),
     ]
 )
+_OF_CROPS = [field.name for field in fields(Crop)]
+_OF_WINDOWS = [field.name for field in fields(Window)]
 
 
 @dataclass(frozen=True)
@@ -133,17 +139,18 @@ def save_result(path: Path, result: Measurement | Failure) -> None:
     """Write a measurement or a failure to one file, atomically."""
     if isinstance(result, Failure):
         note: dict[str, Any] = {"failed": [result.code, result.detail]}
-        crops: list[Crop] = []
+        rows: list[dict[str, Any]] = []
     else:
-        crops = result.crops
+        rows = [part.__dict__ for part in (*result.crops, *result.windows)]
         note = {
             "features": result.features,
             "null_reasons": result.null_reasons,
             "n_frames_expected": result.n_frames_expected,
             "n_frames_decoded": result.n_frames_decoded,
             "face_share": result.face_share,
+            "no_sound_reason": result.no_sound_reason,
         }
-    table = pa.Table.from_pylist([crop.__dict__ for crop in crops], schema=_COLUMNS)
+    table = pa.Table.from_pylist(rows, schema=_COLUMNS)
     table = table.replace_schema_metadata({_KEY: json.dumps(note).encode()})
     with write_atomically(path) as temporary:
         pq.write_table(table, temporary, compression="none")
@@ -158,7 +165,12 @@ def load_result(path: Path) -> Measurement | Failure | None:
         note = json.loads(table.schema.metadata[_KEY])
         if "failed" in note:
             return Failure(*note["failed"])
-        return Measurement(crops=[Crop(**row) for row in table.to_pylist()], **note)
+        rows = table.to_pylist()
+        return Measurement(
+            crops=[Crop(**{name: row[name] for name in _OF_CROPS}) for row in rows if row["pcm"] is None],
+            windows=[Window(**{name: row[name] for name in _OF_WINDOWS}) for row in rows if row["pcm"] is not None],
+            **note,
+        )
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         logger.warning("%s is damaged and is measured again (%s).", path, error)
         return None

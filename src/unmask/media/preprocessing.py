@@ -1,15 +1,19 @@
-"""How a face crop becomes a detector's input: one function for training, evaluation and serving."""
+"""How a face crop or a window of sound becomes a detector's input: one function for all who score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from unmask.schemas import Preprocessing
+from unmask.media.sound import SILENT, Samples, level, window_samples
+from unmask.schemas import AnyPreprocessing, SoundPreprocessing
+
+FULL_SCALE = 32768.0
 
 
 def decode_crop(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
@@ -45,22 +49,47 @@ def resize_crop(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
 
 
-def to_input(images: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Turn crops into a batch for a detector.
+def decode_item(data: bytes | memoryview, preprocessing: AnyPreprocessing) -> NDArray[Any]:
+    """Decode what a detector takes: a JPEG crop, or the samples of a window."""
+    return window_samples(data) if isinstance(preprocessing, SoundPreprocessing) else decode_crop(data)
+
+
+def to_input(items: Sequence[NDArray[Any]], preprocessing: AnyPreprocessing) -> NDArray[np.float32]:
+    """Turn crops or windows into a batch for a detector.
 
     Args:
-        images: N RGB images ``(H, W, 3)``, uint8.
+        items: N RGB images ``(H, W, 3)``, uint8; or of a detector of sound N windows ``(L,)``, int16.
         preprocessing: The detector's own; travels with its weights.
 
     Returns:
-        Batch ``(N, 3, S, S)``, float32, normalised, C-contiguous.
+        Batch ``(N, 3, S, S)`` or ``(N, n_samples)``, float32, normalised, C-contiguous.
     """
+    batch = np.empty((len(items), *preprocessing.input_shape), np.float32)
+    if isinstance(preprocessing, SoundPreprocessing):
+        for row, samples in zip(batch, items, strict=True):
+            row[:] = levelled(samples, preprocessing)
+        return batch
     size = preprocessing.size_px
-    batch = np.empty((len(images), 3, size, size), np.float32)
     mean = np.asarray(preprocessing.mean, np.float32)[:, None, None] * 255
     std = np.asarray(preprocessing.std, np.float32)[:, None, None] * 255
-    for row, image in zip(batch, images, strict=True):
+    for row, image in zip(batch, items, strict=True):
         row[:] = resize_crop(image, size).transpose(2, 0, 1)
     batch -= mean
     batch /= std
     return batch
+
+
+def levelled(samples: Samples, preprocessing: SoundPreprocessing) -> NDArray[np.float32]:
+    """Repeat or cut a window to the length of the input, and bring it to its level; silence stays silence.
+
+    Args:
+        samples: ``(L,)``, int16, at least one.
+        preprocessing: Of the detector.
+
+    Returns:
+        ``(n_samples,)``, float32.
+    """
+    filled = np.resize(samples, preprocessing.n_samples)
+    loudness = level(filled)
+    gain = preprocessing.rms / loudness if loudness > SILENT else 1 / FULL_SCALE
+    return (filled * gain).astype(np.float32)

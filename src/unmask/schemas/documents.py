@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unmask.errors import ContractError
 from unmask.schemas.files import write_atomically
 
+# What a detector looks at or listens to.
+DetectorModality = Literal["face", "audio"]
 AGGREGATION = r"^(mean_logit|(top_k|attention):\d+(\.\d+)?)$"
 
 
@@ -188,6 +190,8 @@ class ExtractionInfo(Document):
         failed: Reason code to number of samples.
         n_crops: Face crops written.
         health: State of each feature.
+        n_windows: Windows of sound written.
+        without_sound: Reason code to number of samples of which there are none.
     """
 
     extractor_version: str
@@ -198,6 +202,8 @@ class ExtractionInfo(Document):
     failed: dict[str, int]
     n_crops: int
     health: list[FeatureHealth]
+    n_windows: int = 0
+    without_sound: dict[str, int] = {}
 
 
 class Preprocessing(Document):
@@ -215,6 +221,52 @@ class Preprocessing(Document):
     size_px: int = Field(ge=16, le=1024)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: ``(3, size_px, size_px)``."""
+        return (3, self.size_px, self.size_px)
+
+    @property
+    def modality(self) -> DetectorModality:
+        """What it is made of."""
+        return "face"
+
+    def __str__(self) -> str:
+        return f"{self.size_px} px"
+
+
+class SoundPreprocessing(Document):
+    """How a window of sound becomes a detector's input; travels with the weights.
+
+    Mono 16-bit samples at ``sample_rate_hz``, repeated until there are ``n_samples`` and cut there, and brought to the
+    level ``rms``, because how loud a recording is tells data sets apart and nothing about forgery.
+
+    Attributes:
+        n_samples: Length of the input.
+        sample_rate_hz: Of the sound.
+        rms: Root mean square of the input, of full scale.
+    """
+
+    n_samples: int = Field(ge=1000)
+    sample_rate_hz: int = Field(default=16_000, ge=1000)
+    rms: float = Field(default=0.05, gt=0, le=1)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: ``(n_samples,)``."""
+        return (self.n_samples,)
+
+    @property
+    def modality(self) -> DetectorModality:
+        """What it is made of."""
+        return "audio"
+
+    def __str__(self) -> str:
+        return f"{self.n_samples / self.sample_rate_hz:.1f} s at {self.sample_rate_hz / 1000:g} kHz"
+
+
+AnyPreprocessing = Preprocessing | SoundPreprocessing
 
 
 class TrainingCurvePoint(Document):
@@ -304,7 +356,7 @@ class DetectorInfo(Document):
     name: str
     architecture: str
     n_parameters: int
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     aggregation: str = Field(pattern=AGGREGATION)
     config: dict[str, Any]
     curve: list[TrainingCurvePoint]
@@ -648,7 +700,7 @@ class Manifest(Document):
     unmask_version: str
     detectors: list[str]
     onnx: dict[str, str]
-    preprocessing: dict[str, Preprocessing]
+    preprocessing: dict[str, AnyPreprocessing]
     parity: dict[str, float]
     files: dict[str, str]
     dataset_version: str

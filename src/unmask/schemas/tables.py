@@ -18,6 +18,8 @@ from unmask.schemas.files import write_atomically
 
 SPLITS = ("train", "val", "calib", "test")
 MODALITIES = ("image", "video", "audio")
+# Of the table windows, within the folder of the table faces.
+WINDOWS_FOLDER = "windows"
 STATUSES = ("ok", "failed")
 
 
@@ -143,6 +145,20 @@ FACES = TableSpec(
     key=("sample_id", "face_index", "frame_index"),
 )
 
+WINDOWS = TableSpec(
+    "windows",
+    (
+        _SAMPLE,
+        Column("window_index", pa.int16(), "in order of time, 0-based", minimum=0),
+        Column("time_s", pa.float64(), "when it begins", minimum=0),
+        _LABEL,
+        _GROUP,
+        _SPLIT,
+        Column("pcm", pa.binary(), "mono sound at 16 kHz, 16-bit signed little-endian, at most 64,600 samples"),
+    ),
+    key=("sample_id", "window_index"),
+)
+
 FEATURES = TableSpec(
     "features",
     (
@@ -158,6 +174,8 @@ FEATURES = TableSpec(
         Column("n_crops", pa.int32(), "face crops written", minimum=0),
         _id("extractor_version", "version of the extractor that measured this row"),
         Column("null_reasons", pa.map_(pa.string(), pa.string()), "feature name to why it could not be measured"),
+        Column("n_windows", pa.int32(), "windows of sound written", True, minimum=0, optional=True),
+        Column("no_sound_reason", pa.string(), "`code: sentence` why there are none", True, optional=True),
     ),
     key=("sample_id",),
     extra=r"^(quality|wm|forensics|face|art|temp|audio)\.[a-z0-9_]+$",
@@ -167,8 +185,8 @@ FRAME_SCORES = TableSpec(
     "frame scores",
     (
         _SAMPLE,
-        Column("face_index", pa.int16(), "as in faces", minimum=0),
-        Column("frame_index", pa.int32(), "as in faces", minimum=0),
+        Column("face_index", pa.int16(), "as in faces; of a detector of sound 0", minimum=0),
+        Column("frame_index", pa.int32(), "as in faces; of a detector of sound the window_index", minimum=0),
         _LABEL,
         _GROUP,
         _SPLIT,

@@ -291,7 +291,7 @@ def model_info(version: Version, arm: Literal["champion", "challenger"], problem
         since=version.since,
         detectors=list(bundle.ensemble.detectors),
         features=[name for name in fused if name != "ensemble" and not name.startswith("missing:")],
-        modalities=["image", "video"],
+        modalities=bundle.modalities,
         operating_point=PointInfo(
             name=point.name,
             threshold=point.threshold,

@@ -27,7 +27,7 @@ import simplejpeg
 from unmask.config import ExtractConfig
 from unmask.deployment.examine import Examined, UnmeasurableError, examine
 from unmask.errors import MediaError
-from unmask.features import Crop, Measurement
+from unmask.features import Crop, Measurement, Window
 from unmask.media.faces import networks
 from unmask.media.probe import MediaFacts, open_media
 
@@ -144,13 +144,17 @@ def to_json(examined: Examined) -> dict[str, Any]:
         }
         for crop in examined.measurement.crops
     ]
-    return {"facts": asdict(examined.facts), "measurement": {**measurement, "crops": crops}}
+    windows = [
+        {**window.__dict__, "pcm": base64.b64encode(window.pcm).decode()} for window in examined.measurement.windows
+    ]
+    return {"facts": asdict(examined.facts), "measurement": {**measurement, "crops": crops, "windows": windows}}
 
 
 def from_json(value: dict[str, Any]) -> Examined:
     """Read what `to_json` wrote."""
     crops = [Crop(**{**crop, "jpeg": base64.b64decode(crop["jpeg"])}) for crop in value["measurement"]["crops"]]
-    measurement = Measurement(**{**value["measurement"], "crops": crops})
+    windows = [Window(**{**one, "pcm": base64.b64decode(one["pcm"])}) for one in value["measurement"]["windows"]]
+    measurement = Measurement(**{**value["measurement"], "crops": crops, "windows": windows})
     return Examined(MediaFacts(**value["facts"]), measurement)
 
 

@@ -20,9 +20,10 @@ from unmask.deployment.examine import Examined
 from unmask.deployment.example import check_example
 from unmask.deployment.runtime import Bundle
 from unmask.errors import ContractError, UnmaskError
-from unmask.features import CATALOGUE, Crop, Measurement
+from unmask.features import CATALOGUE, Crop, Measurement, Window
 from unmask.media.crops import encode_crop
 from unmask.media.probe import MediaFacts
+from unmask.media.sound import WINDOW_SAMPLES
 from unmask.schemas import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def self_test(bundle: Bundle) -> None:
 
 
 def _drawn(extract: ExtractConfig) -> Examined:
-    """Four crops of seeded noise over a gradient, and no features: what fusion must be able to do without."""
+    """Four crops of seeded noise over a gradient, a window of noise, and no features: fusion must do without."""
     rng = np.random.default_rng(0)
     side = extract.crop_size_px
     shade = np.linspace(40, 200, side)[None, :, None] + np.linspace(-30, 30, side)[:, None, None]
@@ -134,7 +135,8 @@ def _drawn(extract: ExtractConfig) -> Examined:
         crops.append(Crop(0, index, index * 0.5, 0.0, 0.0, float(side), float(side), 1.0, 0.0, jpeg))
     facts = MediaFacts("video", "mov", 1, side, side, 25.0, 2.0, 50, "h264", 1e6, None, False, 0)
     nulls = dict.fromkeys(CATALOGUE, "undefined")
-    return Examined(facts, Measurement(dict.fromkeys(CATALOGUE), nulls, crops, 50, 50, 1.0))
+    noise = Window(0, 0.0, rng.normal(0, 3000, WINDOW_SAMPLES).astype("<i2").tobytes())
+    return Examined(facts, Measurement(dict.fromkeys(CATALOGUE), nulls, crops, 50, 50, 1.0, [noise]))
 
 
 class Follower:

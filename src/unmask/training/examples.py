@@ -1,4 +1,4 @@
-"""A sheet of val crops with what the detector says of them: wrong ones first, to be looked at by people."""
+"""A sheet of val crops, or of spectra of val sounds, with what the detector says of them: wrong ones first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.media.crops import encode_crop
-from unmask.media.preprocessing import decode_crop, resize_crop
-from unmask.schemas import rows_for_choice
+from unmask.media.preprocessing import decode_item, resize_crop
+from unmask.media.sound import spectrogram
+from unmask.schemas import SoundPreprocessing, rows_for_choice
 from unmask.training.loader import CropLoader
 
 Image = NDArray[np.uint8]
@@ -85,9 +86,14 @@ def _facts(picked: pd.DataFrame) -> list[tuple[int, int, float]]:
     return list(zip(picked["place"].tolist(), picked["label"].tolist(), picked["probability"].tolist(), strict=True))
 
 
+def _picture(loader: CropLoader, place: int) -> Image:
+    item = decode_item(loader.encoded(place), loader.preprocessing)
+    return spectrogram(item) if isinstance(loader.preprocessing, SoundPreprocessing) else item
+
+
 def _cell(loader: CropLoader, place: int, label: int, probability: float, wrong: bool) -> Image:
     cell = np.full((CELL_PX + CAPTION_PX, CELL_PX, 3), PAPER, np.uint8)
-    cell[:CELL_PX] = resize_crop(decode_crop(loader.jpeg(place)), CELL_PX)
+    cell[:CELL_PX] = resize_crop(_picture(loader, place), CELL_PX)
     text = f"{'fake' if label else 'real'}, P(fake) {probability:.2f}"
     ink = WRONG_INK if wrong else INK
     cv2.putText(cell, text, (4, CELL_PX + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)

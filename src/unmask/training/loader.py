@@ -1,4 +1,4 @@
-"""Batches of crops from Parquet: row groups shuffled, then rows; decoding and augmentation in threads.
+"""Batches of crops or windows of sound from Parquet: row groups shuffled, then rows; decoded and augmented in threads.
 
 What a batch holds depends only on the rows, the seed and the epoch, never on timing, so that a run that was killed
 can go on at any batch.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,15 +22,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import ContractError
-from unmask.media.preprocessing import decode_crop, to_input
-from unmask.schemas import FACES, Preprocessing, TableSpec, validate_table
-from unmask.training.augment import Augmentation, Image
+from unmask.media.preprocessing import decode_item, to_input
+from unmask.schemas import (
+    FACES,
+    WINDOWS,
+    WINDOWS_FOLDER,
+    AnyPreprocessing,
+    DetectorModality,
+    TableSpec,
+    validate_table,
+)
 from unmask.training.self_blend import SelfBlender
 
 Rows = NDArray[np.int64]
 INDEX_COLUMNS = ("sample_id", "face_index", "frame_index", "label", "group_id", "split")
 # The columns of the faces table without the pixels: what can be held in memory for any data set.
 INDEX = TableSpec("faces", tuple(c for c in FACES.columns if c.name in INDEX_COLUMNS), FACES.key)
+WINDOW_INDEX = TableSpec("windows", tuple(c for c in WINDOWS.columns if c.name not in ("time_s", "pcm")), WINDOWS.key)
 DEFAULT_MEMORY_BYTES = 512 * 2**20
 BATCHES_AHEAD = 3
 
@@ -44,12 +53,14 @@ class CropIndex:
             ``offset`` (row within that row group).
         groups: For each row group its part and its number within the part.
         group_bytes: Size of each row group.
+        column: Of the parts that holds the crops.
     """
 
     files: tuple[Path, ...]
     frame: pd.DataFrame
     groups: tuple[tuple[int, int], ...]
     group_bytes: NDArray[np.int64]
+    column: str = "jpeg"
 
     def select(self, keep: NDArray[np.bool_]) -> CropIndex:
         """Keep only some of the crops.
@@ -60,7 +71,7 @@ class CropIndex:
         Returns:
             Index with the kept crops, renumbered.
         """
-        return CropIndex(self.files, self.frame[keep].reset_index(drop=True), self.groups, self.group_bytes)
+        return replace(self, frame=self.frame[keep].reset_index(drop=True))
 
 
 def index_crops(faces: Path) -> CropIndex:
@@ -75,19 +86,47 @@ def index_crops(faces: Path) -> CropIndex:
     Raises:
         ContractError: There is no part, or a part is unreadable or breaks the schema.
     """
-    files = tuple(sorted(faces.glob("*.parquet"))) if faces.is_dir() else (faces,)
+    return _index(faces, INDEX, "jpeg")
+
+
+def index_windows(faces: Path) -> CropIndex:
+    """Read where the windows of sound lie.
+
+    Args:
+        faces: Folder that `unmask extract` wrote the crops to.
+
+    Returns:
+        The index of all windows; they have the ``face_index`` 0, and their ``window_index`` as ``frame_index``.
+
+    Raises:
+        ContractError: There is no part, or a part is unreadable or breaks the schema.
+    """
+    found = _index(faces / WINDOWS_FOLDER, WINDOW_INDEX, "pcm")
+    frame = found.frame.rename(columns={"window_index": "frame_index"})
+    return replace(found, frame=frame.assign(face_index=np.int16(0), frame_index=frame["frame_index"].astype("int32")))
+
+
+def index_for(faces: Path, modality: DetectorModality) -> CropIndex:
+    """Read where the crops or the windows lie, whichever a detector takes."""
+    return index_windows(faces) if modality == "audio" else index_crops(faces)
+
+
+def _index(folder: Path, spec: TableSpec, column: str) -> CropIndex:
+    files = tuple(sorted(folder.glob("*.parquet"))) if folder.is_dir() else (folder,)
+    what = f"table {spec.name}"
     if not files or not files[0].is_file():
-        raise ContractError(faces, "table faces", "does not exist", "Run `unmask extract` first.")
+        raise ContractError(folder, what, "does not exist", "Run `unmask extract` first.")
+    wanted = [one.name for one in spec.columns]
     frames: list[pd.DataFrame] = []
     groups: list[tuple[int, int]] = []
     sizes: list[int] = []
     for part, file in enumerate(files):
         try:
             parquet = pq.ParquetFile(file)
-            listed = [name for name in INDEX_COLUMNS if name in parquet.schema_arrow.names]
-            table = validate_table(parquet.read(columns=listed), INDEX, file)
+            listed = [name for name in wanted if name in parquet.schema_arrow.names]
+            table = validate_table(parquet.read(columns=listed), spec, file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ContractError(file, "table faces", f"is not a readable Parquet file ({error})") from error
+            raise ContractError(file, what, f"is not a readable Parquet file ({error})") from error
         lengths = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         frame = table.to_pandas()
         frame["group"] = np.repeat(np.arange(len(lengths)) + len(groups), lengths)
@@ -96,7 +135,7 @@ def index_crops(faces: Path) -> CropIndex:
         groups += [(part, i) for i in range(len(lengths))]
         sizes += [parquet.metadata.row_group(i).total_byte_size for i in range(len(lengths))]
         parquet.close()
-    return CropIndex(files, pd.concat(frames, ignore_index=True), tuple(groups), np.asarray(sizes, np.int64))
+    return CropIndex(files, pd.concat(frames, ignore_index=True), tuple(groups), np.asarray(sizes, np.int64), column)
 
 
 def draw_training_rows(
@@ -194,7 +233,7 @@ class Batch:
     """Crops that go through a detector together.
 
     Attributes:
-        inputs: ``(N, 3, S, S)``, float32, preprocessed.
+        inputs: ``(N, 3, S, S)`` or ``(N, L)``, float32, preprocessed.
         labels: ``(N,)``, float32, 0 real, 1 fake.
         rows: Positions in the index ``(N,)``, with its length added where a crop was drawn again.
     """
@@ -202,6 +241,13 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     rows: Rows
+
+
+class Damages(Protocol):
+    """What `Augmentation` and `SoundAugmentation` are."""
+
+    def __call__(self, item: NDArray[Any], rng: np.random.Generator, /, *, rarer: bool = False) -> NDArray[Any]:
+        """Damage a crop or a window."""
 
 
 @dataclass(frozen=True)
@@ -216,17 +262,17 @@ class TrainingView:
         seed: Of the run, and the epoch; with the row they seed what happens to a crop.
     """
 
-    augmentation: Augmentation | None = None
+    augmentation: Damages | None = None
     blender: SelfBlender | None = None
     blend_chance: float = 0.0
     rarer_label: int | None = None
     seed: tuple[int, int] = (0, 0)
 
-    def __call__(self, image: Image, label: float, row: int) -> tuple[Image, float]:
-        """Prepare a crop.
+    def __call__(self, image: NDArray[Any], label: float, row: int) -> tuple[NDArray[Any], float]:
+        """Prepare a crop, or a window of sound.
 
         Args:
-            image: RGB ``(S, S, 3)``, uint8.
+            image: RGB ``(S, S, 3)``, uint8; or ``(L,)``, int16.
             label: 0 or 1.
             row: Its number, which makes its random choices its own.
 
@@ -250,13 +296,13 @@ class CropLoader:
         index: Where they lie.
         preprocessing: Of the detector.
         workers: Threads that decode and augment.
-        memory_bytes: JPEG bytes kept in memory; a set that fits is read once for all epochs.
+        memory_bytes: Encoded bytes kept in memory; a set that fits is read once for all epochs.
     """
 
     def __init__(
         self,
         index: CropIndex,
-        preprocessing: Preprocessing,
+        preprocessing: AnyPreprocessing,
         *,
         workers: int = 1,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -288,8 +334,8 @@ class CropLoader:
         # Half of the memory: the windows before and behind a boundary are needed at the same time.
         return shuffle_rows(self.index, rows, rng, self.memory_bytes // 2)
 
-    def jpeg(self, row: int) -> memoryview:
-        """Return the JPEG bytes of a crop.
+    def encoded(self, row: int) -> memoryview:
+        """Return the bytes of a crop or window: JPEG or samples.
 
         Args:
             row: Position in the index.
@@ -303,7 +349,7 @@ class CropLoader:
         else:
             part, number = self.index.groups[group]
             with pq.ParquetFile(self.index.files[part]) as parquet:
-                self._cache[group] = parquet.read_row_group(number, columns=["jpeg"]).column(0)
+                self._cache[group] = parquet.read_row_group(number, columns=[self.index.column]).column(0)
             self._cached_bytes += int(self.index.group_bytes[group])
             while self._cached_bytes > self.memory_bytes and len(self._cache) > 1:
                 dropped, _ = self._cache.popitem(last=False)
@@ -325,8 +371,8 @@ class CropLoader:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="crops") as pool:
             try:
                 for rows in batches:
-                    jpegs = [self.jpeg(int(row) % n_crops) for row in rows]
-                    waiting.append(pool.submit(self._prepare, jpegs, rows, view))
+                    encoded = [self.encoded(int(row) % n_crops) for row in rows]
+                    waiting.append(pool.submit(self._prepare, encoded, rows, view))
                     if len(waiting) > BATCHES_AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
@@ -335,8 +381,8 @@ class CropLoader:
                 for future in waiting:
                     future.cancel()
 
-    def _prepare(self, jpegs: Sequence[memoryview], rows: Rows, view: TrainingView | None) -> Batch:
-        images = [decode_crop(jpeg) for jpeg in jpegs]
+    def _prepare(self, encoded: Sequence[memoryview], rows: Rows, view: TrainingView | None) -> Batch:
+        images = [decode_item(one, self.preprocessing) for one in encoded]
         labels = self._label[rows % len(self._label)]
         if view is not None:
             viewed = [view(*crop) for crop in zip(images, labels.tolist(), rows.tolist(), strict=True)]

@@ -18,7 +18,7 @@ def mix(inputs: Tensor, labels: Tensor, config: AugmentationConfig, rng: np.rand
     """Mix a batch with itself shuffled, by MixUp or CutMix or, mostly, not at all.
 
     Args:
-        inputs: ``(N, 3, S, S)``, float32; not changed.
+        inputs: ``(N, 3, S, S)``, or of sound ``(N, L)``, which has no boxes for CutMix; float32; not changed.
         labels: ``(N,)``, float32, 0 or 1.
         config: The chances of ``mixup`` and ``cutmix``; both are never done to one batch.
         rng: Source of all choices.
@@ -29,7 +29,7 @@ def mix(inputs: Tensor, labels: Tensor, config: AugmentationConfig, rng: np.rand
     coin = rng.random()
     if coin < config.mixup:
         return mixup(inputs, labels, rng)
-    if coin < config.mixup + config.cutmix:
+    if coin < config.mixup + config.cutmix and inputs.ndim == 4:
         return cutmix(inputs, labels, rng)
     return inputs, labels
 

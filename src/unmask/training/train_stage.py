@@ -24,6 +24,7 @@ from unmask.schemas import (
     SAMPLES,
     DatasetInfo,
     DetectorInfo,
+    DetectorModality,
     ExtractionInfo,
     StageOutcome,
     TrainingCurvePoint,
@@ -37,7 +38,7 @@ from unmask.training.checkpoint import Checkpoints
 from unmask.training.device import available_cores, describe_device, reproducible, resolve_device
 from unmask.training.events import TensorBoardLog
 from unmask.training.examples import example_sheet
-from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_crops, limit_samples
+from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_for, limit_samples
 from unmask.training.parallel import ALONE, Group, joined
 from unmask.training.selection import choose_aggregation, teachers, val_auc_estimate, video_means
 from unmask.training.trainer import Fitted, Trainer, score_rows
@@ -48,6 +49,7 @@ TRAINER_VERSION = "2"
 PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
 Listener = Callable[[TrainingCurvePoint], None]
 EXAMPLES_FILE = "examples.jpg"
+WHAT_SAMPLES_HAVE: dict[DetectorModality, tuple[str, str]] = {"face": ("a face", "faces"), "audio": ("sound", "sound")}
 SPLITS = ("train", "val", "calib", "test")
 SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
 
@@ -221,9 +223,10 @@ def prepare(
         InputError: See `run_train`.
     """
     origin = read_origin(dataset, features)
-    index = taught(labelled_crops(faces), dataset, config)
+    modality = detectors.modality_of(detector)
+    index = taught(labelled_crops(faces, modality), dataset, config)
     index = limited(index, config.max_samples_per_class, seed)
-    check_splits(index.frame)
+    check_splits(index.frame, modality)
     return Prepared(detector, origin, index, seed, threads or config.threads or available_cores(), group)
 
 
@@ -253,16 +256,17 @@ def read_origin(dataset: Path, features: Path | None) -> Origin:
     return Origin(dataset_version, extraction.extractor_version)
 
 
-def labelled_crops(faces: Path) -> CropIndex:
-    """Read the index of the crops that have both a label and a split.
+def labelled_crops(faces: Path, modality: DetectorModality = "face") -> CropIndex:
+    """Read the index of the crops, or of the windows of sound, that have both a label and a split.
 
     Args:
-        faces: Folder with the parts of the faces table.
+        faces: Folder with the parts of the faces table, and the folder of the windows table.
+        modality: What the detector takes.
 
     Returns:
         The index.
     """
-    index = index_crops(faces)
+    index = index_for(faces, modality)
     return index.select((index.frame["label"].notna() & index.frame["split"].notna()).to_numpy())
 
 
@@ -305,29 +309,31 @@ def limited(index: CropIndex, most: int | None, seed: int) -> CropIndex:
     return index.select(keep)
 
 
-def check_splits(frame: pd.DataFrame) -> None:
-    """Refuse crops that no detector can be trained on.
+def check_splits(frame: pd.DataFrame, modality: DetectorModality = "face") -> None:
+    """Refuse crops or windows that no detector can be trained on.
 
     Args:
         frame: Rows of an index.
+        modality: What the detector takes.
 
     Raises:
         InputError: train or val has no crops, or train has one class only; says how many there are of each.
     """
     videos = frame.drop_duplicates("sample_id")
+    shown, kind = WHAT_SAMPLES_HAVE[modality]
     counts = {split: int((videos["split"] == split).sum()) for split in SPLITS}
     listed = ", ".join(f"{split} {count}" for split, count in counts.items())
     for split in ("train", "val"):
         if not counts[split]:
             raise InputError(
-                f"No labelled sample with a face is in {split} (samples with faces: {listed}).",
+                f"No labelled sample with {shown} is in {split} (samples with {kind}: {listed}).",
                 "Add media, above all groups: every group lies in one split; or raise the share of that split.",
             )
     classes = videos.loc[videos["split"] == "train", "label"]
     if classes.nunique() < 2:
         only = "fake" if classes.iloc[0] == 1 else "real"
         raise InputError(
-            f"All {len(classes)} samples with faces in train are {only}.",
+            f"All {len(classes)} samples with {kind} in train are {only}.",
             "Add samples of the other class, or change the seed so that the groups are dealt in another way.",
         )
 
@@ -445,5 +451,7 @@ def outcome(info: DetectorInfo, scores: pd.DataFrame) -> StageOutcome:
     if info.val_auc.value is None:
         messages.append(f"{info.name}: val has one class only; the checkpoint was chosen by loss.")
     if scores.loc[scores["split"] == "test"].empty:
-        messages.append("No sample in test has a face: nothing can be reported on it.")
+        messages.append(
+            f"No sample in test has {WHAT_SAMPLES_HAVE[info.preprocessing.modality][0]}: nothing can be reported."
+        )
     return StageOutcome(metrics=metrics, messages=tuple(messages))

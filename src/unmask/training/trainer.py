@@ -15,8 +15,9 @@ from torch import Tensor
 from unmask import progress as progress_room
 from unmask.config import TrainConfig
 from unmask.detectors import Detector
-from unmask.schemas import TrainingCurvePoint, rows_for_choice
+from unmask.schemas import DetectorModality, TrainingCurvePoint, rows_for_choice
 from unmask.training.augment import Augmentation
+from unmask.training.augment_sound import SoundAugmentation
 from unmask.training.checkpoint import Checkpoints, Progress
 from unmask.training.loader import Batch, CropLoader, Rows, TrainingView, evenly_spaced_rows, split_batches
 from unmask.training.objective import Objective, class_weights, resolve_balance
@@ -82,12 +83,15 @@ class TrainingViews:
     Args:
         config: ``augment`` and ``augmentation``.
         labels: One a training sample ``(N,)``; the rarer class may be augmented more.
+        modality: What the detector takes; sound is not blended.
     """
 
-    def __init__(self, config: TrainConfig, labels: NDArray[np.float32]) -> None:
+    def __init__(self, config: TrainConfig, labels: NDArray[np.float32], modality: DetectorModality = "face") -> None:
         chances = config.augmentation
-        self.augmentation = Augmentation(chances) if config.augment else None
-        self.blend_chance = chances.self_blend if config.augment else 0.0
+        heard = modality == "audio"
+        damages = SoundAugmentation(chances) if heard else Augmentation(chances)
+        self.augmentation = damages if config.augment else None
+        self.blend_chance = chances.self_blend if config.augment and not heard else 0.0
         self.blender = SelfBlender() if self.blend_chance else None
         n_fake, n_real = int((labels == 1).sum()), int((labels == 0).sum())
         self.rarer_label = None if n_fake == n_real else int(n_fake < n_real)
@@ -150,12 +154,12 @@ class Trainer:
         self.phases = plan_phases(config)
         labels = train.index.frame.drop_duplicates("sample_id")["label"].to_numpy(np.float32)
         self.balance = resolve_balance(labels, config.class_balance)
-        self.views = TrainingViews(config, labels)
+        self.views = TrainingViews(config, labels, detector.modality)
         self.val_rows = evenly_spaced_rows(val.index.frame, config.eval_frames_per_video)
         first_epoch = self.batches_of(1)
         self.steps_per_epoch = len(first_epoch)
         drawn = train.index.frame["label"].to_numpy(np.float32)[np.concatenate(first_epoch) % len(train.index.frame)]
-        objective = Objective(config, class_weights(drawn, self.balance, config.augmentation.self_blend))
+        objective = Objective(config, class_weights(drawn, self.balance, self.views.blend_chance))
         self.stepper = Stepper(self.detector, config, objective, device, group)
         self.best_weights: dict[str, Tensor] = {}
 

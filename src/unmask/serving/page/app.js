@@ -29,7 +29,8 @@ async function prepare() {
   }
   const megabytes = Math.floor(limits.max_upload_bytes / (1024 * 1024));
   const minutes = Math.round(limits.max_job_duration_s / 60);
-  $("limits").textContent = `Pictures, and videos up to ${minutes} minutes; at most ${megabytes} MB.`;
+  const hears = models.models[0].modalities.includes("audio");
+  $("limits").textContent = `Pictures, and videos${hears ? " and recordings" : ""} up to ${minutes} minutes; at most ${megabytes} MB.`;
   show("consent", limits.keep_uploads);
   $("model").textContent = `Detector: ${models.models.map((model) => model.version).join(", ")}`;
 }
@@ -130,6 +131,7 @@ function preview(file, analysis) {
   pictures.push(address);
   const kind = analysis.modality;
   const view = kind === "image" ? el("img", { class: "preview", src: address, alt: "The file that was checked" })
+    : kind === "audio" ? el("audio", { class: "preview", src: address, controls: true, "aria-label": "The file that was checked" })
     : el("video", { class: "preview", src: address, controls: true, playsinline: true, "aria-label": "The file that was checked" });
   return el("div", { class: "card" }, view, el("dl", { class: "facts" }, ...facts(analysis)));
 }

@@ -101,6 +101,7 @@ export function warnings(analysis) {
 
 export function timeline(analysis) {
   const points = analysis.timeline;
+  const sound = analysis.modality === "audio";
   if (!points.length) return null;
   const total = Math.max(Math.ceil(analysis.media?.duration_s || 0), points[points.length - 1].second + 1);
   const width = 600, height = 100, base = 100, tall = 95;
@@ -113,7 +114,7 @@ export function timeline(analysis) {
   }
   chart.append(svg("line", { x1: 0, x2: width, y1: base - tall / 2, y2: base - tall / 2 }));
   const ends = el("p", { class: "hint" }, `From 0:00 to ${clock(total)}. The higher and the more orange a second, the more `
-    + "the detectors see a fake in it; the dashed line is one half. Gaps: no face.");
+    + `the detectors ${sound ? "hear" : "see"} a fake in it; the dashed line is one half. Gaps: ${sound ? "not listened to" : "no face"}.`);
   const stretches = analysis.stretches.length
     ? el("ul", {}, ...analysis.stretches.map((part) => el("li", {},
       `${clock(part.start_s)} to ${clock(part.end_s)}: up to ${percent(part.probability)}`)))
@@ -121,7 +122,7 @@ export function timeline(analysis) {
   const table = el("table", { class: "visually-hidden" }, el("caption", {}, "Probability of a fake, second by second"),
     el("tbody", {}, ...points.map((point) => el("tr", {}, el("th", { scope: "row" }, clock(point.second)),
       el("td", {}, percent(point.probability))))));
-  return el("div", { class: "card" }, el("h2", {}, "Over the video"), chart, ends,
+  return el("div", { class: "card" }, el("h2", {}, sound ? "Over the recording" : "Over the video"), chart, ends,
     el("h3", {}, "Suspicious stretches"), stretches, el("div", { class: "visually-hidden" }, table));
 }
 
@@ -182,7 +183,7 @@ export function evidence(analysis, { open = false } = {}) {
   if (known.length) {
     add(card, el("details", { open: true }, el("summary", {}, "Trained detectors ", el("span", { class: "hint" }, `(${known.length})`)),
       el("div", { class: "table" }, el("table", {},
-        el("thead", {}, el("tr", {}, ...["Detector", "Says fake", "Counts", "Pictures seen"].map((text) => el("th", { scope: "col" }, text)))),
+        el("thead", {}, el("tr", {}, ...["Detector", "Says fake", "Counts", "Pictures or sounds"].map((text) => el("th", { scope: "col" }, text)))),
         el("tbody", {}, ...known.map((detector) => el("tr", {}, el("th", { scope: "row" }, detector.name),
           el("td", { class: "number" }, percent(detector.probability)), el("td", { class: "number" }, percent(detector.weight)),
           el("td", { class: "number" }, String(detector.frames)))))))));
