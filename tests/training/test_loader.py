@@ -118,7 +118,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_but_not_on_threads_or_batche
 def test_a_broken_crop_stops_the_loader_with_its_error(made):
     index = index_crops(made.faces)
     loader = CropLoader(index, PREPROCESSING)
-    loader.jpeg = lambda row: memoryview(b"no jpeg")  # type: ignore[method-assign]
+    loader.encoded = lambda row: memoryview(b"no jpeg")  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="JPEG"):
         list(loader.batches([np.array([0])]))
 

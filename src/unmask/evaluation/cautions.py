@@ -223,6 +223,8 @@ def _features(health: list[FeatureHealth]) -> list[str]:
     critical = [one.name for one in health if one.level == "critical"]
     warning = [one.name for one in health if one.level == "warning"]
     sentences = []
+    if health and not any(one.n for one in health):
+        return ["There are no forensic features of such media: the verdict rests on the detectors alone."]
     if critical:
         sentences.append(f"Unusable in these data: {listing(critical)}; the health table says why and what to do.")
     if warning:

@@ -23,6 +23,8 @@ from unmask.schemas import (
     FRAME_SCORES,
     SAMPLES,
     VIDEO_SCORES,
+    WINDOWS,
+    WINDOWS_FOLDER,
     DatasetInfo,
     DetectorCalibration,
     DetectorInfo,
@@ -244,6 +246,21 @@ def read_test_faces(faces: Path, sample_ids: Sequence[str], columns: Sequence[st
         raise ContractError(faces, "table faces", f"is not readable Parquet ({error})") from error
     table = pa.concat_tables(tables, promote_options="default")
     return table if columns is not None else validate_table(table, FACES, faces)
+
+
+def read_test_windows(faces: Path, sample_ids: Sequence[str]) -> pa.Table:
+    """Read the windows of sound of some test samples.
+
+    Args:
+        faces: Folder of FACES parts, with that of the windows.
+        sample_ids: Samples wanted.
+
+    Returns:
+        Rows of WINDOWS; none where `unmask extract` wrote no windows.
+    """
+    parts = sorted((faces / WINDOWS_FOLDER).glob("*.parquet")) if len(sample_ids) else []
+    wanted = [("sample_id", "in", list(sample_ids)), ("split", "==", "test")]
+    return pa.concat_tables([WINDOWS.empty(), *(pq.read_table(part, filters=wanted) for part in parts)])
 
 
 def _test_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import simplejpeg
+from numpy.typing import NDArray
 
-from unmask.evaluation.inputs import Inputs, read_test_faces
+from unmask.evaluation.inputs import Inputs, read_test_faces, read_test_windows
 from unmask.evaluation.results import Results
 from unmask.fusion.apply import contributions
 from unmask.media.preprocessing import decode_crop, resize_crop
+from unmask.media.sound import spectrogram, window_samples
 
 THUMBNAIL_PX = 112
 THUMBNAIL_QUALITY = 80
@@ -25,7 +27,7 @@ REASONS_PER_SAMPLE = 3
 
 @dataclass(frozen=True)
 class Crop:
-    """One face crop of a sample.
+    """One face crop of a sample, or the spectrum of a window of its sound.
 
     Attributes:
         data_uri: The picture itself.
@@ -140,20 +142,31 @@ def _crops(inputs: Inputs, sample_ids: Sequence[str]) -> dict[str, tuple[Crop, .
     columns = ["sample_id", "face_index", "frame_index", "time_s", "jpeg", "split"]
     rows = read_test_faces(inputs.faces, sample_ids, columns).to_pandas()
     largest = rows.loc[rows["face_index"] == 0].sort_values(["sample_id", "frame_index"])
-    return {str(sample_id): _spread(own) for sample_id, own in largest.groupby("sample_id")}
+    seen = {str(sample_id): _spread(own, _face) for sample_id, own in largest.groupby("sample_id")}
+    unseen = [sample_id for sample_id in sample_ids if sample_id not in seen]
+    heard = read_test_windows(inputs.faces, unseen).to_pandas().sort_values(["sample_id", "window_index"])
+    return seen | {str(sample_id): _spread(own, _sound) for sample_id, own in heard.groupby("sample_id")}
 
 
-def _spread(rows: pd.DataFrame) -> tuple[Crop, ...]:
+def _spread(rows: pd.DataFrame, draw: Callable[[Any], Crop]) -> tuple[Crop, ...]:
     n = min(CROPS_PER_SAMPLE, len(rows))
     # The middles of n equal stretches: first and last frames are often fades.
     places = [int((2 * place + 1) * len(rows) / (2 * n)) for place in range(n)]
-    return tuple(
-        Crop(_thumbnail(row["jpeg"]), f"face crop at {row['time_s']:.1f} s, frame {row['frame_index']}")
-        for row in (rows.iloc[place] for place in places)
+    return tuple(draw(rows.iloc[place]) for place in places)
+
+
+def _face(row: Any) -> Crop:
+    text = f"face crop at {row['time_s']:.1f} s, frame {row['frame_index']}"
+    return Crop(_thumbnail(decode_crop(row["jpeg"])), text)
+
+
+def _sound(row: Any) -> Crop:
+    return Crop(
+        _thumbnail(spectrogram(window_samples(row["pcm"]))), f"spectrum of the sound from {row['time_s']:.1f} s on"
     )
 
 
-def _thumbnail(jpeg: bytes) -> str:
-    small = np.ascontiguousarray(resize_crop(decode_crop(jpeg), THUMBNAIL_PX))
+def _thumbnail(image: NDArray[np.uint8]) -> str:
+    small = np.ascontiguousarray(resize_crop(image, THUMBNAIL_PX))
     data = simplejpeg.encode_jpeg(small, quality=THUMBNAIL_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
