@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import simplejpeg
 from release_parts import Parts, make_detector, write_parts
 from scipy.special import expit
 from sounds import tone, write_sound
@@ -26,6 +27,7 @@ from unmask.media.probe import MediaFacts
 from unmask.media.sound import WINDOW_SAMPLES
 from unmask.schemas import FACES, WINDOWS, SoundPreprocessing, write_table
 from unmask.serving.decoder import from_json, to_json
+from unmask.serving.heatmap import occlusion_map
 from unmask.serving.models import self_test
 
 SECONDS = 10.0
@@ -116,6 +118,12 @@ def test_a_bundle_that_only_listens_judges_recordings_and_the_sound_of_videos(
     assert (film.reason is None) == has_sound(clip)
     picture = bundle._why_unscored(dataclasses.replace(FACTS, modality="image"), Measurement({}, {}))
     assert picture.startswith("no_sound: ")
+
+
+def test_a_heat_map_asks_those_that_look(bundle: Bundle) -> None:
+    rng = np.random.default_rng(0)
+    jpeg = simplejpeg.encode_jpeg(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    assert np.isfinite(occlusion_map(bundle, jpeg, 3)).all()
 
 
 def test_windows_survive_the_way_out_of_the_decoder(bundle: Bundle, recording: Path) -> None:

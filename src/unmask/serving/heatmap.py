@@ -44,7 +44,10 @@ def occlusion_map(bundle: Bundle, jpeg: bytes, cells: int) -> NDArray[np.float64
         for row in range(cells)
         for column in range(cells)
     ]
-    logits = np.stack([bundle.frame_logits(name, [image, *hidden]) for name in bundle.ensemble.detectors], axis=1)
+    logits = np.full((1 + len(hidden), len(bundle.ensemble.detectors)), np.nan)
+    for position, name in enumerate(bundle.ensemble.detectors):
+        if not bundle.listens(name):
+            logits[:, position] = bundle.frame_logits(name, [image, *hidden])
     combined = apply_ensemble(bundle.ensemble, logits)[0]
     change: NDArray[np.float64] = (combined[0] - combined[1:]).reshape(2, cells, cells).mean(axis=0)
     return change
