@@ -226,13 +226,16 @@ def _cross_validated(
 ) -> Floats:
     """Score every row by classifiers that saw none of its group: mean logit over the repeats, ``(N,)``."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     scores, judged = np.zeros(len(labels)), np.zeros(len(labels))
-    for fit, rest in folds:
-        # Balanced weights: otherwise a fold rich in fakes is fitted on a rest poor in them, and its scores sink.
-        model = LogisticRegression(class_weight="balanced", max_iter=500)
-        scores[rest] += model.fit(table[fit], labels[fit]).decision_function(table[rest])
-        judged[rest] += 1
+    # The matrices are so small that threads only wait for each other: on busy cores several would take minutes.
+    with threadpool_limits(1):
+        for fit, rest in folds:
+            # Balanced weights: otherwise a fold rich in fakes is fitted on a rest poor in them, and its scores sink.
+            model = LogisticRegression(class_weight="balanced", solver="newton-cholesky")
+            scores[rest] += model.fit(table[fit], labels[fit]).decision_function(table[rest])
+            judged[rest] += 1
     return np.divide(scores, judged, out=np.zeros_like(scores), where=judged > 0)
 
 

@@ -45,6 +45,7 @@ from unmask.data.normalise import normalise
 from unmask.data.sources import Listing, Source, SourceFile
 from unmask.data.splits import SplitResult, assign_splits
 from unmask.data.summary import summary
+from unmask.data.unfinished import Unfinished
 from unmask.errors import InputError
 from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
@@ -106,8 +107,9 @@ def run_ingest(
     listing = list_sources(sources, config.layouts)
     places = {source.name: source.files.uri for source in sources}
     previous = (recall(store, remembered_key(sources)) if store else None) or read_earlier(out)
-    elsewhere = read_parts(parts, places, listing.files) if parts else None
-    inspections, read_now = inspect_files(listing.files, places, config, media, previous, elsewhere)
+    unfinished = Unfinished(store, sources, out)
+    elsewhere = read_parts(parts, places, listing.files) if parts else unfinished.found(listing.files)
+    inspections, read_now = inspect_files(listing.files, places, config, media, previous, elsewhere, unfinished.keep)
     _check_failures(listing.files, inspections, config.max_failed_share)
     likeness = (
         likeness_of(listing.files, inspections, read_now, previous) if config.near_duplicates else Likeness([], [])
@@ -143,6 +145,7 @@ def run_ingest(
         index.save(folder / INDEX_FILE)
     if store:
         remember(out, store, remembered_key(sources))
+    unfinished.forget()
     outcome = _outcome(frame, info, listing)
     if formats is None:
         return outcome

@@ -10,15 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from unmask.config import IngestConfig
 from unmask.data.findings import SHOWN, in_words
 from unmask.data.inspection import (
-    FILES,
     PROBE_VERSION,
     Inspection,
-    files_table,
     inspect_files,
     inspection_of,
     recall,
@@ -27,17 +23,13 @@ from unmask.data.inspection import (
 from unmask.data.listing import list_sources
 from unmask.data.media_store import keep_media
 from unmask.data.sources import Source, SourceFile
+from unmask.data.unfinished import INSPECTED, Unfinished, inspected_table
 from unmask.errors import InputError
-from unmask.media.probe import MediaFacts
 from unmask.objects import LocalMedia, MediaFiles, ObjectStore
-from unmask.schemas import SAMPLES, Document, Shard, StageOutcome, TableSpec, new_directory, read_table, write_table
+from unmask.schemas import Document, Shard, StageOutcome, new_directory, read_table, write_table
 
 PART_FILE = "inspected.parquet"
 PART_INDEX = "part.json"
-FOUND = ("sha256", "peak_dbfs", *MediaFacts.__dataclass_fields__)
-PART = TableSpec(
-    "inspected files", (*FILES.columns, *(c for c in SAMPLES.columns if c.name in FOUND)), key=("sample_id",)
-)
 AGAIN = "Run `unmask inspect` anew for every shard 1/n to n/n, with the sources and settings of this ingest."
 
 
@@ -91,29 +83,22 @@ def run_inspect(
     files = [file for file in list_sources(sources, config.layouts).files if shard.has(file.sample_id)]
     places = {source.name: source.files.uri for source in sources}
     earlier = recall(store, remembered_key(sources)) if store else None
-    inspections, read_now = inspect_files(files, places, config, media, earlier)
+    unfinished = Unfinished(store, sources, out)
+    inspections, read_now = inspect_files(
+        files, places, config, media, earlier, unfinished.found(files), unfinished.keep
+    )
     keep_media(files, inspections, media, media_store)
     index = PartIndex(probe_version=PROBE_VERSION, shard=shard.number, shards=shard.of, places=places)
     with new_directory(out) as folder:
-        write_table(folder / PART_FILE, _table(files, inspections), PART)
+        write_table(folder / PART_FILE, inspected_table(files, inspections), INSPECTED)
         index.save(folder / PART_INDEX)
+    unfinished.forget()
     failed = Counter(found.reason.split(":", 1)[0] for found in inspections if found.reason)
     counts = {"files": len(files), "read": len(read_now), "failed": failed.total()}
     message = f"Shard {shard}: {len(files)} files, {len(read_now)} of them read now."
     if failed:
         message += f" {failed.total()} cannot be used: {in_words(failed)}."
     return StageOutcome(metrics={name: float(value) for name, value in counts.items()}, messages=(message,))
-
-
-def _table(files: Sequence[SourceFile], inspections: Sequence[Inspection]) -> pa.Table:
-    table = files_table(files, inspections)
-    known = [found.facts.columns() if found.facts else {} for found in inspections]
-    for file, found, row in zip(files, inspections, known, strict=True):
-        # The size is that of the listing, by which `ingest` tells whether the file is still the same.
-        row.update(sha256=found.sha256, peak_dbfs=found.peak_dbfs, size_bytes=file.size_bytes)
-    for column in PART.columns[len(FILES.columns) :]:
-        table = table.append_column(column.name, pa.array([row.get(column.name) for row in known], column.type))
-    return table
 
 
 def read_parts(
@@ -141,7 +126,7 @@ def read_parts(
     found: dict[str, Inspection] = {}
     then: dict[str, tuple[int, str]] = {}
     for folder in folders:
-        for row in read_table(folder / PART_FILE, PART).to_pylist():
+        for row in read_table(folder / PART_FILE, INSPECTED).to_pylist():
             then[row["sample_id"]] = row["size_bytes"], row["version"]
             found[row["sample_id"]] = inspection_of(row, row)
     _refuse_changes(now, then)

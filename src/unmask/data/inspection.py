@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 # Raise when the probe comes to other facts about the same bytes: files are then looked at again.
 PROBE_VERSION = 2
 BATCH = 1024
+KEPT_EVERY_S = 30.0
 INDEX_FILE = "ingest.json"
 FILES_FILE = "files.parquet"
 SAMPLES_FILE = "samples.parquet"
@@ -247,6 +249,9 @@ def read_earlier(folder: Path) -> Earlier | None:
     )
 
 
+Keep = Callable[[Mapping[SourceFile, Inspection]], None]
+
+
 def inspect_files(
     files: Sequence[SourceFile],
     places: dict[str, str],
@@ -254,6 +259,7 @@ def inspect_files(
     media: MediaFiles,
     earlier: Earlier | None,
     elsewhere: Mapping[str, Inspection] | None = None,
+    keep: Keep | None = None,
 ) -> tuple[list[Inspection], set[str]]:
     """Hash and probe files in parallel.
 
@@ -263,19 +269,32 @@ def inspect_files(
         config: Limits of duration and frame rate.
         media: Gives the bytes.
         earlier: What an earlier run found; unchanged files are not read again.
-        elsewhere: Sample id to what another machine found in the file; then none is read here.
+        elsewhere: Sample id to what another machine, or a run that was killed, found in a file; it is not read here.
+        keep: Called every half minute with what was found since, so that a run that is killed loses no more.
 
     Returns:
         One inspection a file, in the same order, and the ids of those that were read now, here or elsewhere.
     """
+    elsewhere = elsewhere or {}
     known = {
         f.sample_id: found for f in files if earlier and (found := earlier.inspection(f, places.get(f.source, "")))
     }
     new = [file for file in files if file.sample_id not in known]
-    found_now = _read_all(new, media) if elsewhere is None else (elsewhere[file.sample_id] for file in new)
-    for file, found in zip(new, found_now, strict=True):
-        known[file.sample_id] = found
+    known |= {file.sample_id: elsewhere[file.sample_id] for file in new if file.sample_id in elsewhere}
+    known |= _read_and_keep([file for file in new if file.sample_id not in known], media, keep)
     return [_judged(known[file.sample_id], config) for file in files], {file.sample_id for file in new}
+
+
+def _read_and_keep(files: Sequence[SourceFile], media: MediaFiles, keep: Keep | None) -> dict[str, Inspection]:
+    found: dict[str, Inspection] = {}
+    unkept: dict[SourceFile, Inspection] = {}
+    kept_at = time.monotonic()
+    for file, inspection in zip(files, _read_all(files, media), strict=True):
+        found[file.sample_id] = unkept[file] = inspection
+        if keep and time.monotonic() - kept_at > KEPT_EVERY_S:
+            keep(unkept)
+            unkept, kept_at = {}, time.monotonic()
+    return found
 
 
 def _read_all(files: Sequence[SourceFile], media: MediaFiles) -> Iterator[Inspection]:
