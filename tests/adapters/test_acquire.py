@@ -10,9 +10,9 @@ import os
 import zipfile
 
 import pytest
-from servers.http_server import Page
+from servers.http_server import BadServer, Page
 
-from unmask.adapters import download, kaggle
+from unmask.adapters import download
 from unmask.adapters.sources import open_sources
 from unmask.config import UnmaskConfig
 from unmask.data.addresses import parse_source
@@ -134,27 +134,51 @@ def test_a_login_page_instead_of_the_file_is_said_so(bad_server, tmp_path):
     assert "login" in caught.value.fix
 
 
+DATASET = "/v1/datasets.DatasetApiService/DownloadDataset"
+COMPETITION = "/v1/competitions.CompetitionApiService/DownloadDataFiles"
+
+
 @pytest.fixture
-def kaggle_server(bad_server, monkeypatch):
-    monkeypatch.setattr(kaggle.kaggle_archive, "__defaults__", (bad_server.url,))
+def kaggle_server(bad_server, monkeypatch, tmp_path):
+    """Kaggle's own client talks to the loopback; archives lie on another host, as they do there."""
+    from kagglesdk.kaggle_env import KaggleEnv, _env_to_endpoint
+
+    monkeypatch.setitem(_env_to_endpoint, KaggleEnv.PROD, bad_server.url)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
         monkeypatch.delenv(name, raising=False)
     return bad_server
 
 
-def test_kaggle_data_sets_and_competitions(kaggle_server, tmp_path, monkeypatch):
+@pytest.fixture
+def storage():
+    server = BadServer()
+    yield server
+    server.close()
+
+
+def stored(storage, name):
+    return f"{storage.url.replace('127.0.0.1', 'localhost')}/{name}"
+
+
+def test_kaggle_data_sets_and_competitions(kaggle_server, storage, tmp_path, monkeypatch):
     basic = "Basic " + base64.b64encode(b"me:key").decode()
-    kaggle_server.pages["/datasets/download/owner/set"] = Page(redirect="/stored.zip", wants=("Authorization", basic))
-    kaggle_server.pages["/stored.zip"] = Page(zipped({"real/a.png": b"1"}), cuts=[50])
-    kaggle_server.pages["/competitions/data/download-all/some-name"] = Page(
-        zipped({"fake/b.mp4": b"2"}), wants=("Authorization", "Bearer token")
+    kaggle_server.pages[DATASET] = Page(
+        redirect=stored(storage, "set.zip?signed=secret"), wants=("Authorization", basic)
     )
+    storage.pages["/set.zip"] = Page(zipped({"real/a.png": b"1"}), cuts=[0, 50])  # the client's own look, then ours
+    kaggle_server.pages[COMPETITION] = Page(
+        redirect=stored(storage, "data.zip"), wants=("Authorization", "Bearer token"), status=[503]
+    )
+    storage.pages["/data.zip"] = Page(zipped({"fake/b.mp4": b"2"}))
     with pytest.raises(StorageError, match="KAGGLE_API_TOKEN nor KAGGLE_USERNAME and KAGGLE_KEY"):
         opened("kaggle:owner/set@3", tmp_path)
     monkeypatch.setenv("KAGGLE_USERNAME", "me")
     monkeypatch.setenv("KAGGLE_KEY", "key")
     assert files_of(opened("kaggle:owner/set@3", tmp_path)) == {"real/a.png": b"1"}
-    assert kaggle_server.asked[0][0] == "/datasets/download/owner/set?datasetVersionNumber=3"
+    wanted = json.loads(kaggle_server.posted[-1])
+    assert (wanted["ownerSlug"], wanted["datasetSlug"], wanted["datasetVersionNumber"]) == ("owner", "set", 3)
+    assert all("Authorization" not in headers for _, headers in storage.asked), "credentials stay with Kaggle"
     with pytest.raises(StorageError, match="status 401") as caught:
         opened("kaggle-competition:some-name", tmp_path)
     assert "settings page" in caught.value.fix
@@ -162,9 +186,34 @@ def test_kaggle_data_sets_and_competitions(kaggle_server, tmp_path, monkeypatch)
     assert files_of(opened("kaggle-competition:some-name", tmp_path)) == {"fake/b.mp4": b"2"}
 
 
+def test_a_kaggle_archive_is_resumed_under_another_link_and_not_asked_for_when_it_is_there(
+    kaggle_server, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
+    content = zipped({"real/a.png": os.urandom(300_000)})
+    kaggle_server.pages[DATASET] = Page(redirect=stored(storage, "set.zip?signed=1"))
+    storage.pages["/set.zip"] = Page(content, cuts=[0, 200_000, 0])
+    with pytest.raises(StorageError, match=r"200000 of \d+ bytes are here") as caught:
+        opened("kaggle:owner/set", tmp_path)
+    assert "signed" not in str(caught.value)
+    kaggle_server.pages[DATASET] = Page(redirect=stored(storage, "set.zip?signed=2"))
+    first = opened("kaggle:owner/set", tmp_path)
+    assert storage.asked[-1][1]["Range"] == "bytes=200000-"
+    kaggle_server.pages.clear()
+    assert opened("kaggle:owner/set", tmp_path).files.uri == first.files.uri
+
+
+def test_kaggle_that_is_away_is_said_so(kaggle_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
+    kaggle_server.pages[DATASET] = Page(forever=503)
+    with pytest.raises(StorageError, match=r"Kaggle does not answer after 2 tries \(status 503\)"):
+        opened("kaggle:owner/set", tmp_path)
+    assert len(kaggle_server.asked) == 2
+
+
 def test_rules_that_were_not_accepted_are_named(kaggle_server, tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
-    kaggle_server.pages["/competitions/data/download-all/some-name"] = Page(forever=403)
+    kaggle_server.pages[COMPETITION] = Page(forever=403)
     with pytest.raises(StorageError) as caught:
         opened("kaggle-competition:some-name", tmp_path)
     assert caught.value.fix == "Accept the rules with your account at https://www.kaggle.com/c/some-name/rules."

@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import click
 import pandas as pd
 import pytest
 from media_writers import write_picture
@@ -17,8 +18,10 @@ from servers.http_server import Page
 from servers.minio_server import new_bucket
 
 from unmask.adapters.object_store import open_media, open_store
+from unmask.adapters.s3 import S3Store
 from unmask.cli import cli
 from unmask.config import StorageConfig
+from unmask.data import media_store
 from unmask.data.inspection import Inspection
 from unmask.data.media_store import keep_media
 from unmask.data.sources import SourceFile
@@ -100,6 +103,60 @@ def test_nothing_is_lost_when_the_server_is_killed_during_ingest(few, own_minio,
     kept = {stored.key for stored in open_store(f"{bucket}/media", STORAGE).objects()}
     assert kept == set(table[table["status"] == "ok"]["sha256"])
     assert len(kept) == 20
+
+
+def test_an_ingest_that_is_killed_while_it_moves_media_goes_on_with_the_rest(few, bucket, minio, tmp_path, monkeypatch):
+    upload(few, f"{bucket}/clips")
+    options = ("--source", f"few={bucket}/clips", "--media-store", f"{bucket}/media", "--store", f"{bucket}/store")
+    sent, send = [], S3Store.upload
+
+    def dies_after_seven(store, path, key):
+        if len(sent) == 7:
+            raise KeyboardInterrupt
+        sent.append(key)
+        send(store, path, key)
+
+    monkeypatch.setattr(media_store, "CONNECTIONS", 1)
+    monkeypatch.setattr(S3Store, "upload", dies_after_seven)
+    with pytest.raises((KeyboardInterrupt, click.Abort)):
+        ingest(*options, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    before = of_media(minio.stored_files())
+    assert len({path.split("/media/")[1].split("/")[0] for path in before}) == 7
+
+    sent.clear()
+    monkeypatch.setattr(S3Store, "upload", lambda store, path, key: (sent.append(key), send(store, path, key)))
+    table = ingest(*options, out=tmp_path / "out")
+    assert len([key for key in sent if key in set(table["sha256"])]) == 13, "only what was missing is moved"
+    after = of_media(minio.stored_files())
+    assert {path: after[path] for path in before} == before
+    kept = {stored.key for stored in open_store(f"{bucket}/media", STORAGE).objects()}
+    assert kept == set(table[table["status"] == "ok"]["sha256"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "place", "problem", "fix"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong", "", "SignatureDoesNotMatch", "Check AWS_ACCESS_KEY_ID and AWS_SECRET"),
+        ("AWS_ACCESS_KEY_ID", "nobody", "", "InvalidAccessKeyId", "Check AWS_ACCESS_KEY_ID and AWS_SECRET"),
+        ("AWS_ACCESS_KEY_ID", None, "s3://no-such-bucket/clips", "NoSuchBucket", "Make bucket no-such-bucket first"),
+    ],
+)
+def test_a_wrong_key_or_bucket_stops_ingest_at_once_with_what_to_do(
+    few, bucket, tmp_path, monkeypatch, variable, value, place, problem, fix
+):
+    if value:
+        monkeypatch.setenv(variable, value)
+    for options in (
+        ("--source", f"few={place or bucket + '/clips'}"),
+        ("--source", f"few={few}", "--media-store", place or f"{bucket}/media"),
+    ):
+        begun = time.monotonic()
+        with pytest.raises(StorageError, match=problem) as caught:
+            ingest(*options, out=tmp_path / "out")
+        assert fix in caught.value.fix
+        assert time.monotonic() - begun < 20, "waiting does not mend it"
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_archive_is_fetched_and_the_table_outlives_the_download(few, bad_server, tmp_path):

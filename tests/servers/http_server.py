@@ -51,6 +51,7 @@ class BadServer:
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.posted: list[bytes] = []
         self.sent_bytes = 0
         self.together = self.most_together = 0
         self.lock = threading.Lock()
@@ -88,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.together -= 1
+
+    def do_POST(self) -> None:
+        self.owner.posted.append(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+        self.do_GET()
 
     def _answer(self, server: BadServer, page: Page | None) -> None:
         if page is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from unmask.adapters.download import Downloader, Remote
 from unmask.adapters.faceforensics import faceforensics_files
-from unmask.adapters.kaggle import kaggle_archive
+from unmask.adapters.kaggle import kaggle_archive, kaggle_name
 from unmask.config import DownloadConfig
 from unmask.data.addresses import ArchiveAddress, FaceForensicsAddress, FetchedAddress, KaggleAddress, Part
 from unmask.data.archives import unpack
@@ -65,7 +65,7 @@ def fetch_source(address: FetchedAddress, downloads: Path, config: DownloadConfi
             downloader = Downloader(config)
             downloader.fetch_all(faceforensics_files(address, folder / MEDIA, downloader), address.name)
         else:
-            ArchiveFolder(folder, config).fill(_archives(address, folder), joined=_joined(address))
+            _fill(ArchiveFolder(folder, config), address, folder, config)
     return folder / MEDIA
 
 
@@ -75,18 +75,18 @@ def _fingerprint(address: FetchedAddress) -> str:
     return sha256_json(known)[:8]
 
 
-def _archives(address: ArchiveAddress | KaggleAddress, folder: Path) -> list[Remote]:
-    if isinstance(address, KaggleAddress):
-        return [kaggle_archive(address, folder / "archive-1.zip")]
-    return [_remote(part, folder / f"archive-{number}") for number, part in enumerate(address.parts, 1)]
+def _fill(
+    archives: ArchiveFolder, address: ArchiveAddress | KaggleAddress, folder: Path, config: DownloadConfig
+) -> None:
+    if isinstance(address, ArchiveAddress):
+        remotes = [_remote(part, folder / f"archive-{number}") for number, part in enumerate(address.parts, 1)]
+        archives.fill(remotes, address.joined)
+    elif not archives.holds(kaggle_name(address)):  # else Kaggle need not even be asked
+        archives.fill([kaggle_archive(address, folder / "archive-1.zip", config)], joined=False)
 
 
 def _remote(part: Part, path: Path) -> Remote:
     return Remote(part.url, path.with_name(f"{path.name}-{part.file_name}"[-120:]), part.sha256)
-
-
-def _joined(address: FetchedAddress) -> bool:
-    return isinstance(address, ArchiveAddress) and address.joined
 
 
 @contextmanager
@@ -128,7 +128,7 @@ class ArchiveFolder:
         """
         for rest in self._folder.glob(".unpacked.*"):  # of a run that was killed
             shutil.rmtree(rest, ignore_errors=True)
-        missing = [remote for remote in archives if not self._holds(remote)]
+        missing = [remote for remote in archives if not self.holds(remote.identity, remote.sha256)]
         if not missing:
             logger.info("%s is there already.", self._folder)
             return
@@ -139,15 +139,16 @@ class ArchiveFolder:
             for remote in missing:
                 self._unpack(remote.path, [remote])
 
+    def holds(self, identity: str, sha256: str | None = None) -> bool:
+        """Tell whether an archive, with this hash if one is known, was unpacked here."""
+        digest = self._note.unpacked.get(identity)
+        return digest is not None and sha256 in (None, digest)
+
     def _load(self) -> Acquired:
         try:
             return Acquired.load(self._folder / NOTE)
         except ContractError:
             return Acquired(unpacked={}, files=0)
-
-    def _holds(self, remote: Remote) -> bool:
-        digest = self._note.unpacked.get(remote.identity)
-        return digest is not None and remote.sha256 in (None, digest)
 
     def _join(self, pieces: Sequence[Remote]) -> Path:
         whole = self._folder / "archive-joined"

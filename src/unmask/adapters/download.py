@@ -59,6 +59,7 @@ class Remote:
         sha256: Of its bytes; None when it is not known, then only the length is checked.
         headers: Sent with each request, for example credentials; never sent on to another host.
         advice: Status to what a user can do about it, where the server's owner has more to say than HTTP does.
+        name: Stands for the file where its address is another one each time; empty where the address does.
     """
 
     url: str
@@ -66,6 +67,7 @@ class Remote:
     sha256: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     advice: Mapping[int, str] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def shown(self) -> str:
@@ -75,8 +77,8 @@ class Remote:
 
     @property
     def identity(self) -> str:
-        """The same with a hash of the whole address, which may name the file only in its query."""
-        return f"{self.shown} ({hashlib.sha256(self.url.encode()).hexdigest()[:12]})"
+        """The name, or `shown` with a hash of the whole address, which may name the file only in its query."""
+        return self.name or f"{self.shown} ({hashlib.sha256(self.url.encode()).hexdigest()[:12]})"
 
 
 class PartialNote(Document):
