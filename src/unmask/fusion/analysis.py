@@ -9,9 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from unmask.config import FusionConfig
 from unmask.ensemble.apply import FloatArray
 from unmask.fusion.apply import ENSEMBLE, input_matrix, standardised
 from unmask.fusion.model import EMPHASIS, FusionModel, Splits, StoredModel, as_info
+from unmask.fusion.oversample import wanted
 from unmask.metrics import bootstrap_values, percentile_estimate, roc_auc
 from unmask.metrics.curves import IntArray
 from unmask.metrics.intervals import group_codes, resample_counts
@@ -27,7 +29,7 @@ def analyse(
     rows: pd.DataFrame,
     features: Sequence[str],
     splits: Splits,
-    inverse_regularisation: float,
+    config: FusionConfig,
     rng: np.random.Generator,
 ) -> FusionAnalysis:
     """Fit fusion on calib with and without families of inputs.
@@ -36,7 +38,7 @@ def analyse(
         rows: Calib rows with ``label`` 0 or 1, ``group_id``, ``split``, ``logit`` and the features.
         features: The usable feature columns.
         splits: Group folds, as row numbers of the rows sorted by ``sample_id``.
-        inverse_regularisation: C of the logistic regression.
+        config: As fusion was fitted with.
         rng: Source of the resamples.
 
     Returns:
@@ -48,6 +50,7 @@ def analyse(
     rows = rows_for_choice(rows, {"calib"}, "analyse").sort_values("sample_id", ignore_index=True)
     labels = rows["label"].to_numpy(dtype=np.int64)
     groups = rows["group_id"].to_numpy(dtype=object)
+    oversample = wanted(labels, config.smote)
     quality = [name for name in features if name.startswith(QUALITY)]
     removals = {FULL: [], "without_quality": quality, "without_detectors": [ENSEMBLE], "without_features": [*features]}
     models, decided = {}, {}
@@ -55,7 +58,9 @@ def analyse(
         kept = [feature for feature in features if feature not in removed]
         if not kept and ENSEMBLE in removed:
             continue
-        model = FusionModel(kept, inverse_regularisation, with_ensemble=ENSEMBLE not in removed)
+        model = FusionModel(
+            kept, config.inverse_regularisation, with_ensemble=ENSEMBLE not in removed, oversample=oversample
+        )
         x = rows[["logit", *kept]].to_numpy(dtype=np.float64)
         decided[name] = model.out_of_fold(x, labels, splits)
         models[name] = model.fit(x, labels, splits)[0]
@@ -64,9 +69,7 @@ def analyse(
         Ablation(name=name, removed=removals[name], auc=aucs[name], change=changes.get(name), model=as_info(model))
         for name, model in models.items()
     ]
-    return FusionAnalysis(
-        weights=_weights(models[FULL], rows, labels, groups, inverse_regularisation, rng), ablations=ablations
-    )
+    return FusionAnalysis(weights=_weights(models[FULL], rows, labels, groups, config, rng), ablations=ablations)
 
 
 def _ablated(
@@ -96,7 +99,7 @@ def _weights(
     rows: pd.DataFrame,
     labels: IntArray,
     groups: npt.NDArray[np.object_],
-    inverse_regularisation: float,
+    config: FusionConfig,
     rng: np.random.Generator,
 ) -> list[InputWeight]:
     """Fit the coefficients again on groups drawn with replacement; the standardisation stays as it is."""
@@ -106,13 +109,16 @@ def _weights(
     factors = np.array([EMPHASIS if name == ENSEMBLE else 1.0 for name in stored.inputs]) * stored.calibration_slope
     emphasised = z * np.where(np.array(stored.inputs) == ENSEMBLE, EMPHASIS, 1.0)
     codes, n_groups = group_codes(groups)
+    counts_of_class = np.bincount(labels, minlength=2)
+    # A linear model sees synthetic rows much as it sees heavier ones.
+    weight = (counts_of_class.max() / counts_of_class)[labels] if wanted(labels, config.smote) else np.ones(len(labels))
     drawn = np.full((COEFFICIENT_RESAMPLES, len(stored.inputs)), np.nan)
     start = 0
     for counts in resample_counts(n_groups, COEFFICIENT_RESAMPLES, len(labels), rng):
         for counted in counts[:, codes]:
             if len(np.unique(labels[counted > 0])) == 2:
-                logistic = LogisticRegression(C=inverse_regularisation, solver="newton-cholesky")
-                drawn[start] = logistic.fit(emphasised, labels, sample_weight=counted).coef_[0] * factors
+                logistic = LogisticRegression(C=config.inverse_regularisation, solver="newton-cholesky")
+                drawn[start] = logistic.fit(emphasised, labels, sample_weight=counted * weight).coef_[0] * factors
             start += 1
     value = np.array(stored.coefficients) * stored.calibration_slope
     method, n = f"refitted on {n_groups} groups drawn with replacement", len(labels)

@@ -25,6 +25,7 @@ from unmask.fusion.apply import (
 )
 from unmask.fusion.fallback import ENSEMBLE_SHARE, average_by_rule
 from unmask.fusion.model import FusionModel, Splits, StoredModel, as_info
+from unmask.fusion.oversample import wanted
 from unmask.fusion.rules import fit_rules
 from unmask.fusion.thresholds import choose_operating_points
 from unmask.metrics import bootstrap_values, negative_log_likelihood, percentile_estimate
@@ -171,7 +172,8 @@ def _best_way(
     labels = rows["label"].to_numpy(dtype=np.int64)
     logit = rows["logit"].to_numpy(dtype=np.float64)
     usable, remarks = usable_features(rows, features)
-    model = FusionModel(usable, config.inverse_regularisation)
+    oversample = wanted(labels, config.smote)
+    model = FusionModel(usable, config.inverse_regularisation, oversample=oversample)
     x = rows[["logit", *usable]].to_numpy(dtype=np.float64)
     decided = model.out_of_fold(x, labels, splits)
     nll, difference = _compare(logit, decided, labels, rows["group_id"].to_numpy(dtype=object), splits, rng)
@@ -182,7 +184,21 @@ def _best_way(
     elif best == "fusion":
         stored, probability = _fused(model, x, labels, splits, decided)
         remarks += _cautions(stored)
+        if oversample:
+            remarks.append(_explain_oversampling(labels))
     return _Way(best, stored, probability, _explain(best, nll, difference, len(usable)), remarks, nll, usable)
+
+
+def _explain_oversampling(labels: IntArray) -> str:
+    fakes = int(labels.sum())
+    rarer, few, many = (
+        ("fake", fakes, len(labels) - fakes) if 2 * fakes < len(labels) else ("real", len(labels) - fakes, fakes)
+    )
+    return (
+        f"Calib has {counted(few, rarer)} for {many} others ({many / few:.0f}:1), so features were fitted with "
+        f"{many - few} synthetic ones (SMOTE); calibration and thresholds saw real samples only. More {rarer} samples "
+        "on calib would be better."
+    )
 
 
 def _ruled(before: FusionInfo, after: FusionInfo, rows: pd.DataFrame, probability: FloatArray) -> FloatArray:

@@ -68,7 +68,7 @@ def run_fuse(dataset: Path, ensemble: Path, features: Path, out: Path, config: F
     with new_directory(out) as folder:
         fit.info.save(folder / "fusion.json")
         if fit.usable:
-            analysis = analyse(calib, fit.usable, fit.splits, config.inverse_regularisation, rng)
+            analysis = analyse(calib, fit.usable, fit.splits, config, rng)
             analysis.save(folder / "analysis.json")
         write_table(folder / "scores.parquet", scores, VIDEO_SCORES)
     return _outcome(scores, fit, len(calib))

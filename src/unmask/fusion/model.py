@@ -17,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from unmask.ensemble.apply import FloatArray
 from unmask.fusion.apply import ENSEMBLE, LARGEST_DEVIATION, MISSING
+from unmask.fusion.oversample import OversampledLogistic
 from unmask.metrics.curves import IntArray
 from unmask.schemas import FusionInfo
 
@@ -67,12 +68,21 @@ class FusionModel:
         features: Names of the features, in the order of their columns.
         inverse_regularisation: C of the logistic regression.
         with_ensemble: Whether the ensemble's logit is an input; without it, its column is there and not looked at.
+        oversample: Whether the regression is fitted with synthetic rows of the rarer class.
     """
 
-    def __init__(self, features: Sequence[str], inverse_regularisation: float, *, with_ensemble: bool = True) -> None:
+    def __init__(
+        self,
+        features: Sequence[str],
+        inverse_regularisation: float,
+        *,
+        with_ensemble: bool = True,
+        oversample: bool = False,
+    ) -> None:
         self.features = list(features)
         self.inverse_regularisation = inverse_regularisation
         self.with_ensemble = with_ensemble
+        self.oversample = oversample
 
     def indicated(self, x: FloatArray) -> list[int]:
         """Find the columns whose absence is an input.
@@ -135,7 +145,9 @@ class FusionModel:
                 ("missing", MissingIndicator(features="all"), indicated),
             ]
         )
-        logistic = LogisticRegression(C=self.inverse_regularisation, max_iter=10_000, tol=1e-8)
+        # Synthetic rows are made inside each fit, so that no fold is predicted by what was made from its own rows.
+        kind = OversampledLogistic if self.oversample else LogisticRegression
+        logistic = kind(C=self.inverse_regularisation, max_iter=10_000, tol=1e-8, random_state=0)
         return Pipeline([("columns", columns), ("logistic", logistic)])
 
     def _stored(self, pipeline: Pipeline, sigmoid: object, indicated: list[int]) -> StoredModel:
