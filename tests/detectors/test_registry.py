@@ -1,5 +1,7 @@
 """Names, preprocessing, pretrained weights: what `build` promises."""
 
+from contextlib import contextmanager
+
 import pytest
 import safetensors.torch
 import timm
@@ -7,8 +9,9 @@ import torch
 from torch import nn
 
 from unmask import detectors
-from unmask.detectors import Detector, backbone, registry
+from unmask.detectors import Detector, backbone, registry, weights
 from unmask.errors import ConfigError, InputError
+from unmask.objects import FolderStore
 from unmask.schemas import Preprocessing
 
 
@@ -121,3 +124,46 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds no named tensors"):
         detectors.build("meso4", pretrained=str(tmp_path / "list.pth"))
+
+
+def test_imagenet_weights_are_kept_in_a_store_and_taken_from_there(monkeypatch, tmp_path):
+    torch.manual_seed(5)
+    published = timm.create_model("test_resnet")  # with its classifier, as the hub has it
+    asked: list[str] = []
+
+    def download(model: str) -> nn.Module:
+        asked.append(model)
+        return published
+
+    monkeypatch.setattr(weights, "_download", download)
+    store = FolderStore(tmp_path)
+    with weights.weights_from(weights.WeightSource(store)):
+        first = detectors.build("timm:test_resnet", pretrained="imagenet")
+        second = detectors.build("linear_probe:test_resnet", pretrained="imagenet")
+        three_more_channels = backbone.create_backbone("test_resnet", imagenet=True, in_chans=6)
+    assert asked == ["test_resnet"], "fetched once"
+    assert [stored.key for stored in store.objects()] == ["pretrained/test_resnet.r160_in1k.safetensors"]
+    own = dict(published.named_parameters())
+    for detector in (first, second):
+        for name, parameter in detector.backbone.named_parameters():
+            assert torch.equal(parameter, own[name]), name
+    assert next(three_more_channels.parameters()).shape[1] == 6
+    assert weights.imagenet_weights("test_resnet") is None, "no store, no keeping"
+
+
+def test_a_weight_file_may_lie_elsewhere(tmp_path):
+    torch.manual_seed(1)
+    detector = detectors.build("meso4")
+    safetensors.torch.save_file(detector.state_dict(), tmp_path / "w.safetensors")
+
+    class Elsewhere:
+        @contextmanager
+        def local(self, uri: str):
+            assert uri == "s3://bucket/w.safetensors"
+            yield tmp_path / "w.safetensors"
+
+    with weights.weights_from(weights.WeightSource(files=Elsewhere())):
+        again = detectors.build("meso4", pretrained="s3://bucket/w.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(detector.parameters(), again.parameters(), strict=True))
+    with pytest.raises(InputError, match="object store"):
+        detectors.build("meso4", pretrained="s3://bucket/w.safetensors")

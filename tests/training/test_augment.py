@@ -48,6 +48,16 @@ def test_each_damage_changes_the_crop_and_keeps_shape_type_and_input(image, name
     assert np.array_equal(image, before)
 
 
+def test_a_crop_shows_a_part_larger():
+    row = np.arange(100, dtype=np.uint8)
+    ramp = np.repeat(np.broadcast_to(row, (100, 100))[..., None], 3, axis=2)
+    for seed in range(20):
+        cropped = only(crop=1)(np.ascontiguousarray(ramp), np.random.default_rng(seed)).astype(int)
+        assert 0 <= cropped.min() <= cropped.max() <= 99
+        assert 76 <= cropped.max() - cropped.min() <= 99
+        assert (np.diff(cropped[50, :, 0]) >= 0).all()
+
+
 def test_same_generator_same_crop(image):
     augmentation = Augmentation()
     crops = [augmentation(image, np.random.default_rng(5)) for _ in range(2)]

@@ -8,9 +8,11 @@ from unmask.detectors.base import Detector
 from unmask.detectors.registry import build, modality_of, names, register, register_audio
 from unmask.detectors.scoring import score_images
 from unmask.detectors.storage import load_detector, load_weights, save_detector
+from unmask.detectors.weights import WeightSource, weights_from
 
 __all__ = [
     "Detector",
+    "WeightSource",
     "build",
     "load_detector",
     "load_weights",
@@ -20,4 +22,5 @@ __all__ = [
     "register_audio",
     "save_detector",
     "score_images",
+    "weights_from",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unmask.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from unmask.detectors.registry import register_family
+from unmask.detectors.weights import imagenet_weights
 from unmask.errors import InputError
 from unmask.schemas import Preprocessing
 
@@ -21,7 +22,8 @@ def create_backbone(model: str, *, imagenet: bool, **options: Any) -> nn.Module:
 
     Args:
         model: Its name in timm.
-        imagenet: Start from ImageNet weights, from the hub or its cache on this machine.
+        imagenet: Start from ImageNet weights: from the store of `unmask.detectors.weights`, or from the hub and its
+            cache on this machine.
         options: Passed on to ``timm.create_model``.
 
     Returns:
@@ -37,14 +39,17 @@ def create_backbone(model: str, *, imagenet: bool, **options: Any) -> nn.Module:
         hint = f"Did you mean {' or '.join(close)}?" if close else "`timm.list_models()` lists them."
         raise InputError(f"timm has no model called {model!r}.", hint)
     try:
+        kept = imagenet_weights(model) if imagenet else None
+        if kept is not None:
+            options["pretrained_cfg_overlay"] = {"state_dict": kept}
         backbone: nn.Module = timm.create_model(model, pretrained=imagenet, num_classes=0, **options)
     except (OSError, RuntimeError, ValueError) as error:
         if not imagenet:
             raise InputError(f"timm cannot build {model}: {error}", "Choose another model or input size.") from error
         raise InputError(
             f"The ImageNet weights of {model} cannot be had: {str(error).splitlines()[0]}",
-            "Connect to the internet once (they are cached), set pretrained to a weight file that you have, "
-            "or to none.",
+            "Connect to the internet once (they are cached), fill the store with `unmask detectors fetch` on a machine "
+            "that is connected, set pretrained to a weight file that you have, or to none.",
         ) from error
     return backbone
 

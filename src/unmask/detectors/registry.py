@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from unmask.detectors.base import Detector
+from unmask.detectors.weights import weight_source
 from unmask.errors import ConfigError, InputError
 from unmask.media.sound import WINDOW_SAMPLES
 from unmask.schemas import DetectorModality
@@ -175,8 +176,9 @@ def build(
 
     Args:
         name: A registered name, or ``timm:<model>``.
-        pretrained: ``none``, ``imagenet`` (fetched from the timm hub, or taken from its cache), or the path of a
-            weight file: safetensors, or a foreign PyTorch checkpoint, of which only tensors are read.
+        pretrained: ``none``, ``imagenet`` (fetched from the timm hub, or taken from its cache), or the path or
+            ``s3://`` address of a weight file: safetensors, or a foreign PyTorch checkpoint, of which only tensors are
+            read. See `unmask.detectors.weights`.
         input_size_px: Side of the square input; None is the detector's own. Detectors of sound have none.
         n_samples: Length of the input of a detector of sound.
 
@@ -205,7 +207,8 @@ def build(
     if pretrained not in ("none", "imagenet"):
         from unmask.detectors.storage import load_weights
 
-        load_weights(detector, Path(pretrained))
+        with weight_source().files.local(pretrained) as path:
+            load_weights(detector, path)
     return detector
 
 

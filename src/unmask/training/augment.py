@@ -18,7 +18,7 @@ Image = NDArray[np.uint8]
 
 BLOCK_PX = 8
 # In this order; each is a method of `Augmentation` and a chance in `AugmentationConfig`.
-DAMAGES = ("flip", "affine", "light", "colour", "downscale", "blur", "dct_noise", "jpeg", "gridmask")
+DAMAGES = ("flip", "affine", "crop", "light", "colour", "downscale", "blur", "dct_noise", "jpeg", "gridmask")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Augmentation:
         chances: Of each damage.
         rotation_deg: Largest turn.
         zoom: Largest relative change of size; also the largest shift, as a share of the side.
+        crop_low: Smallest side of the square that is cut out, as a share of the side.
         brightness: Largest shift, as a share of full scale.
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation.
@@ -44,6 +45,7 @@ class Augmentation:
     chances: AugmentationConfig = field(default_factory=AugmentationConfig)
     rotation_deg: float = 10.0
     zoom: float = 0.08
+    crop_low: float = 0.8
     brightness: float = 0.12
     contrast: float = 0.2
     saturation: float = 0.3
@@ -82,6 +84,12 @@ class Augmentation:
     def _affine(self, image: Image, rng: np.random.Generator) -> Image:
         turn, zoom, *shift = rng.uniform(-1, 1, 4) * (self.rotation_deg, self.zoom, self.zoom, self.zoom)
         return turn_and_shift(image, turn, 1 + zoom, (shift[0], shift[1]))
+
+    def _crop(self, image: Image, rng: np.random.Generator) -> Image:
+        side_px = image.shape[0]
+        kept_px = round(side_px * rng.uniform(self.crop_low, 1))
+        top, left = rng.integers(side_px - kept_px + 1, size=2)
+        return resize_crop(np.ascontiguousarray(image[top : top + kept_px, left : left + kept_px]), side_px)
 
     def _light(self, image: Image, rng: np.random.Generator) -> Image:
         shift, stretch = rng.uniform(-1, 1, 2) * (self.brightness, self.contrast)

@@ -32,7 +32,7 @@ from unmask.schemas import (
     TableSpec,
     validate_table,
 )
-from unmask.training.self_blend import SelfBlender
+from unmask.training.self_blend import SelfBlender, compress_alike
 
 Rows = NDArray[np.int64]
 INDEX_COLUMNS = ("sample_id", "face_index", "frame_index", "label", "group_id", "split")
@@ -284,6 +284,8 @@ class TrainingView:
             blended = self.blender(image, rng)
             if blended is not None:
                 image, label = blended, 1.0
+        if self.blender is not None:
+            image = compress_alike(image, rng)
         if self.augmentation is not None:
             image = self.augmentation(image, rng, rarer=label == self.rarer_label)
         return image, label

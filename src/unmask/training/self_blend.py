@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.media.faces import FACE_OVAL, Detection, FaceMesh, RgbPicture
-from unmask.training.augment import change_light, shift_colour, shrink_and_enlarge
+from unmask.training.augment import change_light, compress, shift_colour, shrink_and_enlarge
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -23,6 +23,8 @@ MIN_PRESENCE = 0.5
 BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 ELASTIC_STRENGTH_PX, ELASTIC_SIGMA_PX, ELASTIC_SIDE_PX = 50.0, 7.0, 256
 SHIFT_X, SHIFT_Y, ZOOM = 0.03, 0.015, 0.95
+# Reals and blends alike, so that compression tells nothing about the label.
+JPEG_CHANCE, JPEG_QUALITY = 0.5, (40, 100)
 
 
 @dataclass
@@ -72,6 +74,21 @@ class SelfBlender:
         box = np.array([low, low, high, high], np.float32)
         face = self._own.mesh.from_detection(RgbPicture(image), Detection(box, eyes, 1.0))
         return np.asarray(face.landmarks[:, :2], np.float32) if face.presence >= MIN_PRESENCE else None
+
+
+def compress_alike(image: Image, rng: np.random.Generator) -> Image:
+    """Compress some crops, whatever their label, as the authors do after blending.
+
+    Args:
+        image: RGB ``(S, S, 3)``, uint8.
+        rng: Source of chance and quality.
+
+    Returns:
+        RGB ``(S, S, 3)``, uint8.
+    """
+    if rng.random() >= JPEG_CHANCE:
+        return image
+    return compress(image, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
 
 
 def _restyle(image: Image, rng: np.random.Generator) -> Image:
