@@ -17,6 +17,7 @@ def train(
     epochs: int,
     seed: int,
     store: str,
+    tracking_uri: str,
     config: str,
     trained: Output[Model],
     metrics: Output[Metrics],
@@ -32,6 +33,7 @@ def train(
         epochs: Passes over the training crops.
         seed: Of weights, order and augmentation.
         store: Folder that keeps checkpoints, so that a killed training goes on.
+        tracking_uri: MLflow server or sqlite:/// URI that the training is logged to while it runs; empty: nowhere.
         config: Further settings as YAML.
         trained: Weights, description and the scores of all splits.
         metrics: Figures on val.
@@ -52,6 +54,8 @@ def train(
             trained.path,
             "--store",
             store,
+            "--tracking-uri",
+            tracking_uri,
             "--config-inline",
             config,
             "--set",

@@ -238,7 +238,7 @@ NEEDS: dict[str, Needs] = {
     "extract": Needs(cpu=("4", "8"), memory=("8Gi", "16Gi"), object_store=True),
     "decide-retraining": Needs(cpu=("1", "2"), memory=("2Gi", "4Gi"), tracking=True, cached=False),
     # Checkpoints lie in the store, so that a step goes on after its node was taken away.
-    "train": Needs(cpu=("4", "8"), memory=("16Gi", "32Gi"), retries=3, gpu=True, object_store=True),
+    "train": Needs(cpu=("4", "8"), memory=("16Gi", "32Gi"), retries=3, gpu=True, object_store=True, tracking=True),
     "tune": Needs(cpu=("4", "8"), memory=("16Gi", "32Gi"), retries=3, gpu=True, object_store=True),
     "ensemble": Needs(cpu=("1", "2"), memory=("2Gi", "4Gi")),
     "fuse": Needs(cpu=("1", "2"), memory=("2Gi", "4Gi")),

@@ -139,6 +139,7 @@ def train_each(prepared: Prepared, settings: Settings, cluster: Cluster) -> dict
                     epochs=settings.epochs,
                     seed=settings.seed,
                     store=settings.store,
+                    tracking_uri=settings.tracking_uri,
                     config=settings.config,
                 ),
                 cluster,

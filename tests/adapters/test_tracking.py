@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ mlflow = pytest.importorskip("mlflow")
 
 from unmask.adapters import tracking  # noqa: E402
 from unmask.adapters.tracking import RUNTIME_PACKAGES, connected, resolve_model, run_promote  # noqa: E402
+from unmask.adapters.tracking_content import read_release  # noqa: E402
 from unmask.config import PromoteConfig  # noqa: E402
 from unmask.deployment.runtime import Bundle  # noqa: E402
 from unmask.errors import ConfigError, ContractError, InputError, MissingExtraError  # noqa: E402
@@ -131,6 +133,38 @@ def test_each_detector_has_a_child_run_with_its_curve(decision: PromotionDecisio
     # An epoch without a value leaves a gap, not a zero.
     val = [(point.step, point.value) for point in client.get_metric_history(child.info.run_id, "val/loss")]
     assert val == [(1, 0.69), (3, 0.62)]
+
+
+def test_a_training_that_logged_itself_is_not_logged_again(parts: Any, store: str, client: Any, tmp_path: Path) -> None:
+    experiment = client.create_experiment("live", artifact_location=(tmp_path / "artifacts").as_uri())
+    live = client.create_run(experiment, run_name="meso4").info.run_id
+    client.log_metric(live, "step/loss", 0.5, step=1)
+    client.set_terminated(live)
+    inputs = parts.inputs()
+    release = read_release(**inputs)
+    info = release.detectors[0].model_copy(update={"tracking_run": live})
+    release = dataclasses.replace(release, detectors=(info,))
+    config = PromoteConfig(experiment="live", registered_model="live")
+    with connected(store) as server:
+        first = server.register(release, config)
+        # A run belongs to one release; what is promoted with it later gets a run of its own.
+        second = server.register(release, config)
+        away = server._adopt("elsewhere", info.model_copy(update={"tracking_run": "0" * 32}))
+    assert away is None
+    children = {
+        parent: [run.info.run_id for run in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")]
+        for parent in (first.run_id, second.run_id)
+    }
+    assert children[first.run_id] == [live]
+    assert len(children[second.run_id]) == 1
+    assert children[second.run_id] != [live]
+    run = client.get_run(live)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["step/loss"] == 0.5
+    assert "train/loss" not in run.data.metrics  # nothing was written twice
+    assert {model.source_run_id for model in client.search_logged_models([experiment]) if model.name == "meso4"} == {
+        live, children[second.run_id][0],
+    }  # fmt: skip
 
 
 def test_each_detector_is_a_model_of_its_own(decision: PromotionDecision, store: str, client: Any, parts: Any) -> None:

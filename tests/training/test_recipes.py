@@ -332,3 +332,13 @@ def test_progress_counts_epochs_without_gain():
     assert Progress(gains=[True, False, False]).stale == 2
     assert Progress(gains=[False, True]).stale == 0
     assert Progress(gains=[False, False]).stale == 2
+
+
+def test_a_detector_may_have_augmentations_and_balance_of_its_own():
+    config = TrainConfig(
+        models={"meso4": {"augmentation": {"self_blend": 0.5}, "class_balance": "sampler", "warmup_share": 0.0}}
+    )
+    own = config.resolved_for("meso4")
+    assert isinstance(own.augmentation, AugmentationConfig)
+    assert (own.augmentation.self_blend, own.class_balance, own.warmup_share) == (0.5, "sampler", 0.0)
+    assert config.resolved_for("xception").augmentation.self_blend == 0.0

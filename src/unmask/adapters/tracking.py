@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import logging
@@ -81,6 +82,7 @@ DECISION_PAGES = {"decision.md": render_markdown, "decision.html": render_html}
 MAX_COMPARISONS = 3
 # MLflow's page shows training runs and their charts first, instead of what it has for chat programs.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+PARENT_TAG = "mlflow.parentRunId"
 MANIFEST_TAG = "unmask.manifest_sha256"
 EVALUATION_TAG = "unmask.evaluation_sha256"
 # Plain folders are left out: MLflow keeps that store only for reading old runs.
@@ -104,6 +106,11 @@ RUNTIME_PACKAGES = (
 )
 # A server that does not answer is told of within seconds; MLflow itself would try for minutes.
 PROBE_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+BACKGROUND_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 QUIET_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Nothing about a user's work leaves the machine unless the user asks for it.
@@ -336,7 +343,7 @@ class Server:
         Returns:
             The version.
         """
-        experiment = self._experiment(config.experiment)
+        experiment = self.experiment(config.experiment)
         tags = {**run_tags(release), "mlflow.note.content": _summary(release), "mlflow.runName": release.name}
         with self.mlflow.start_run(
             experiment_id=experiment, run_name=release.name, tags=tags, nested=self.mlflow.active_run() is not None
@@ -528,11 +535,24 @@ class Server:
 
     # --- what a run holds ---
 
-    def _experiment(self, name: str) -> str:
+    def experiment(self, name: str) -> str:
+        """Find an experiment, or make it; return its id.
+
+        Raises:
+            InputError: It was deleted.
+        """
+        from mlflow.exceptions import MlflowException
+
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             location = _artifact_location(self.uri)
-            return str(self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+            try:
+                return str(self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+            except MlflowException as error:
+                # Trainings that start together make it together.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = self.client.get_experiment_by_name(name)
         if experiment.lifecycle_stage != "active":
             raise InputError(
                 f"The MLflow experiment {name} is deleted.", "Restore it, or set promote.experiment to another name."
@@ -575,29 +595,48 @@ class Server:
         self.client.set_tag(run_id, EVALUATION_TAG, release.evaluation_sha256)
 
     def _log_detector(self, experiment: str, parent: str, info: DetectorInfo, release: Release) -> None:
-        """Log one training as a run of its own, with the detector as a model of its own."""
+        """Log one training as a run of its own, with the detector as a model of its own.
+
+        A training that logged itself while it ran has its run already.
+        """
+        run_id = self._adopt(parent, info) or self._log_training(experiment, parent, info)
+        self._log_onnx(experiment, run_id, info, release)
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def _adopt(self, parent: str, info: DetectorInfo) -> str | None:
+        """Put the run that a training logged to below the run of the release; None if there is none to be had.
+
+        A run that belongs to another release stays there.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if info.tracking_run is None:
+            return None
+        try:
+            run = self.client.get_run(info.tracking_run)
+        except MlflowException:  # it was logged to another server, or removed
+            return None
+        if run.info.lifecycle_stage != "active" or PARENT_TAG in run.data.tags:
+            return None
+        self.client.set_tag(info.tracking_run, PARENT_TAG, parent)
+        return info.tracking_run
+
+    def _log_training(self, experiment: str, parent: str, info: DetectorInfo) -> str:
+        """Log a finished training from its document; return the id of the run."""
         from mlflow.entities import Param
 
-        tags = {"mlflow.parentRunId": parent, "unmask.dataset_version": info.dataset_version}
-        run_id = self.client.create_run(experiment, run_name=info.name, tags=tags).info.run_id
+        tags = {PARENT_TAG: parent, "unmask.dataset_version": info.dataset_version}
+        run_id = str(self.client.create_run(experiment, run_name=info.name, tags=tags).info.run_id)
         parameters = detector_parameters(info)
         self.client.log_batch(run_id, params=[Param(key, value) for key, value in parameters.items()])
         metrics = _metrics(detector_metrics(info))
         for point in info.curve:
-            values = {
-                "train/loss": point.train_loss,
-                "val/loss": point.val_loss,
-                "val/auc": point.val_auc,
-                "train/learning_rate": point.learning_rate,
-            }
-            known = {key: value for key, value in values.items() if value is not None}
-            metrics += _metrics(known, step=point.epoch)
+            metrics += _metrics(point.figures(), step=point.epoch)
         self.client.log_batch(run_id, metrics=metrics)
         with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
             info.save(Path(temporary) / "detector.json")
             self.client.log_artifact(run_id, str(Path(temporary) / "detector.json"))
-        self._log_onnx(experiment, run_id, info, release)
-        self.client.set_terminated(run_id, "FINISHED")
+        return run_id
 
     def _log_onnx(self, experiment: str, run_id: str, info: DetectorInfo, release: Release) -> None:
         """Log the exported network in MLflow's own ONNX form: from a batch of preprocessed crops to logits."""
@@ -672,11 +711,7 @@ def connected(uri: str) -> Iterator[Server]:
         MissingExtraError: MLflow is not installed.
         InputError: The server does not answer or refuses; also when that happens inside the block.
     """
-    if not SUPPORTED_URI.match(uri):
-        raise InputError(
-            f"{uri!r} names neither an MLflow server nor a database.",
-            "Give --tracking-uri sqlite:///PATH/mlflow.db, or http(s)://HOST:PORT of a server.",
-        )
+    _check_uri(uri)
     with _settings(QUIET_SETTINGS):
         mlflow = _import_mlflow()
         _make_database_folder(uri)
@@ -686,6 +721,49 @@ def connected(uri: str) -> Iterator[Server]:
             with _settings(PROBE_SETTINGS):
                 client.search_experiments(max_results=1)
             yield Server(mlflow, client, uri)
+
+
+class BackgroundServer:
+    """A server that a thread speaks to while other work goes on: no output is redirected, nothing is selected.
+
+    As a context it gives the server, with MLflow's settings as they suit such a thread: it fails quickly, because the
+    thread tries again itself.
+
+    Args:
+        uri: See `connected`.
+
+    Raises:
+        MissingExtraError: MLflow is not installed.
+        InputError: The URI names no server.
+    """
+
+    def __init__(self, uri: str) -> None:
+        _check_uri(uri)
+        if importlib.util.find_spec("mlflow") is None:
+            raise MissingExtraError("Tracking and registry", "tracking")
+        self._uri = uri
+        self._settings = contextlib.ExitStack()
+
+    def __enter__(self) -> Server:
+        """Connect; nothing is asked of the server yet."""
+        self._settings.enter_context(_settings({**QUIET_SETTINGS, **BACKGROUND_SETTINGS}))
+        mlflow = _import_mlflow()
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        _make_database_folder(self._uri)
+        return Server(mlflow, mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri), self._uri)
+
+    def __exit__(self, *error: object) -> None:
+        """Put MLflow's settings back."""
+        self._settings.close()
+
+
+def _check_uri(uri: str) -> None:
+    if not SUPPORTED_URI.match(uri):
+        raise InputError(
+            f"{uri!r} names neither an MLflow server nor a database.",
+            "Give --tracking-uri sqlite:///PATH/mlflow.db, or http(s)://HOST:PORT of a server.",
+        )
 
 
 def _import_mlflow() -> ModuleType:

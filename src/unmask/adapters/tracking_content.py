@@ -227,9 +227,13 @@ def detector_parameters(info: DetectorInfo) -> dict[str, str]:
         "best_epoch": info.best_epoch,
     }
     values |= {f"preprocessing.{name}": value for name, value in info.preprocessing.model_dump().items()}
-    values |= {f"train.{name}": value for name, value in info.config.items() if name != "models"}
     values |= {f"version.{package}": version for package, version in info.versions.items()}
-    return _as_text(values)
+    return {**_as_text(values), **training_parameters(info.config)}
+
+
+def training_parameters(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten the settings of a training, which are known before it begins."""
+    return _as_text({f"train.{name}": value for name, value in settings.items() if name != "models"})
 
 
 def _as_text(values: Mapping[str, Any]) -> dict[str, str]:

@@ -138,14 +138,28 @@ def extract(
 @features_option
 @out_option
 @store_option
+@click.option(
+    "--tracking-uri",
+    default="",
+    help="MLflow server or sqlite:/// URI: the training is logged there while it runs.  [default: files only]",
+)
 @stage
 def train(
-    detector: str, dataset: Path, faces: Path, features: Path, out: Path, store: str, config: UnmaskConfig
+    detector: str,
+    dataset: Path,
+    faces: Path,
+    features: Path,
+    out: Path,
+    store: str,
+    tracking_uri: str,
+    config: UnmaskConfig,
 ) -> StageOutcome:
     """Train one detector on the train split; the checkpoint is chosen on val.
 
-    With --store, a killed training goes on from its last checkpoint and ends with the same weights.
+    With --store, a killed training goes on from its last checkpoint and ends with the same weights. A tracking server
+    that is away is tried again, and never stops a training.
     """
+    from unmask.adapters.object_store import open_media
     from unmask.training.parallel import is_follower, processes_wanted, start_processes
     from unmask.training.train_stage import run_train
 
@@ -153,7 +167,23 @@ def train(
     number = processes_wanted(config.train.resolved_for(detector))
     if number > 1:  # the first of them reports and writes; this process only waits
         context.exit(start_processes(number, ["unmask.cli", *sys.argv[1:]]))
-    outcome = run_train(detector, dataset, faces, features, out, config.train, config.seed, opened(store, config))
+    log = None
+    if tracking_uri and not is_follower():
+        from unmask.adapters.live_run import LiveRun
+
+        log = LiveRun(tracking_uri, config.promote.experiment)
+    outcome = run_train(
+        detector,
+        dataset,
+        faces,
+        features,
+        out,
+        config.train,
+        config.seed,
+        opened(store, config),
+        log,
+        open_media(config.storage),
+    )
     if is_follower():
         context.exit()
     return outcome

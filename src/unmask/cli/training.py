@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from unmask.cli.options import (
     store_option,
 )
 from unmask.cli.root import DEFAULT_WORK, cli
-from unmask.config import UnmaskConfig
+from unmask.config import UnmaskConfig, load_config
 from unmask.schemas import StageOutcome
 
 detector_option = click.option("--detector", required=True, help="Name of the detector, e.g. meso4.")
@@ -55,6 +56,23 @@ def import_weights(detector: str, weights: Path, out: Path, output_means: Litera
 
     import_keras_weights(weights, detector, out, output_means=output_means)
     click.echo(f"Wrote {out}. Use it: --set train.pretrained={out}")
+
+
+@detectors.command("fetch")
+@click.argument("names", nargs=-1, required=True, metavar="DETECTOR…")
+@click.option("--store", required=True, metavar="FOLDER|s3://…", help="The --store of the trainings.")
+@click.option("--config", "config_file", type=FILE, help="YAML file; see `unmask config init`.")
+def fetch_weights(names: Sequence[str], store: str, config_file: Path | None) -> None:
+    """Put the ImageNet weights of detectors into a store, for trainings on machines without internet.
+
+    A training with internet and --store does the same by itself.
+    """
+    from unmask.detectors import WeightSource, build, weights_from
+
+    with weights_from(WeightSource(opened(store, load_config(config_file)))):
+        for name in names:
+            build(name, pretrained="imagenet")
+            click.echo(f"The ImageNet weights of {name} are in {store}.")
 
 
 @cli.command("find-learning-rate")
@@ -104,12 +122,22 @@ def tune(
 
     Writes the best ones as a configuration file. With --store, a killed search goes on where it stopped.
     """
+    from unmask.adapters.object_store import open_media
     from unmask.training.device import reproducible
     from unmask.training.tuning import run_tune
 
     with reproducible(config.train.resolved_for(detector), config.seed):
         return run_tune(
-            detector, dataset, faces, features, out, config.train, config.tune, config.seed, opened(store, config)
+            detector,
+            dataset,
+            faces,
+            features,
+            out,
+            config.train,
+            config.tune,
+            config.seed,
+            opened(store, config),
+            open_media(config.storage),
         )
 
 

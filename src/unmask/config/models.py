@@ -125,6 +125,7 @@ class AugmentationConfig(Section):
 
     flip: float = Field(default=0.5, ge=0, le=1, description="horizontal flip")
     affine: float = Field(default=0.0, ge=0, le=1, description="rotation up to 10 degrees, zoom and shift up to 8 %")
+    crop: float = Field(default=0.0, ge=0, le=1, description="a square of 80 to 100 % of the side, enlarged again")
     light: float = Field(default=0.5, ge=0, le=1, description="brightness and contrast")
     colour: float = Field(default=0.0, ge=0, le=1, description="saturation and hue")
     downscale: float = Field(default=0.1, ge=0, le=1, description="shrink and enlarge again")
@@ -141,7 +142,10 @@ class AugmentationConfig(Section):
     mixup: float = Field(default=0.0, ge=0, le=1, description="a batch is blended with itself shuffled (MixUp)")
     cutmix: float = Field(default=0.0, ge=0, le=1, description="boxes are swapped within a batch of crops (CutMix)")
     self_blend: float = Field(
-        default=0.0, ge=0, le=0.9, description="a real crop becomes a self-blended fake (SBI); labels follow"
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="a real crop becomes a self-blended fake (SBI); half of all crops are then compressed alike",
     )
 
 
@@ -160,6 +164,15 @@ class TrainOverrides(Section):
     label_smoothing: float | None = Field(default=None, ge=0, lt=0.5)
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
+    warmup_share: float | None = Field(default=None, ge=0, lt=1)
+    gradient_norm: float | None = Field(default=None, gt=0)
+    class_balance: Literal["auto", "weights", "sampler", "none"] | None = None
+    max_samples_per_class: int | None = Field(default=None, ge=1)
+    train_frames_per_video: int | None = Field(default=None, ge=1)
+    eval_frames_per_video: int | None = Field(default=None, ge=1)
+    augment: bool | None = None
+    augmentation: AugmentationConfig | None = None
+    compile: bool | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     pretrained: str | None = None
     input_size_px: int | None = Field(default=None, ge=32, le=1024)
@@ -228,7 +241,7 @@ class TrainConfig(Section):
         default="auto", description="auto: bf16 on a GPU that has it, fp16 on an older one"
     )
     compile: bool = Field(default=False, description="torch.compile; pays on long trainings on a GPU")
-    pretrained: str = Field(default="none", description="imagenet (downloads), none, or the path of a weight file")
+    pretrained: str = Field(default="none", description="imagenet, none, or the path or s3:// address of a weight file")
     input_size_px: int | None = Field(default=None, ge=32, le=1024, description="input side; null: the detector's own")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
     processes: int = Field(default=0, ge=0, description="one a GPU when 0; more than 1 train together (DDP)")
@@ -247,7 +260,8 @@ class TrainConfig(Section):
 
     def resolved_for(self, name: str) -> TrainConfig:
         """Apply the overrides of one detector; the result has no overrides left."""
-        overrides = self.models.get(name, TrainOverrides()).model_dump(exclude_none=True)
+        own = self.models.get(name, TrainOverrides())
+        overrides = {field: value for field in type(own).model_fields if (value := getattr(own, field)) is not None}
         return self.model_copy(update={**overrides, "models": {}})
 
 
@@ -292,6 +306,10 @@ class FusionConfig(Section):
 
     inverse_regularisation: float = Field(default=0.1, gt=0, description="C of the logistic regression")
     folds: int = Field(default=3, ge=2, le=10, description="group folds of calib")
+    smote: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="fit features with synthetic rows of the rarer class; auto: above 10:1",
+    )
     target_fpr: float = Field(default=0.05, gt=0, lt=1, description="false alarms allowed at that operating point")
     target_precision: float = Field(
         default=0.95, gt=0, lt=1, description="share of right alarms wanted at the operating point fixed_precision"

@@ -288,6 +288,17 @@ class TrainingCurvePoint(Document):
     learning_rate: float
     seconds: float
 
+    def figures(self) -> dict[str, float]:
+        """Name the figures as logs of trainings do; undefined ones are left out."""
+        figures = {
+            "train/loss": self.train_loss,
+            "val/loss": self.val_loss,
+            "val/auc": self.val_auc,
+            "train/learning_rate": self.learning_rate,
+            "train/epoch_seconds": self.seconds,
+        }
+        return {name: value for name, value in figures.items() if value is not None}
+
 
 class TuningTrial(Document):
     """One training of a search.
@@ -351,6 +362,7 @@ class DetectorInfo(Document):
         train_seconds: Wall time of training.
         val_confusion: ``((TN, FP), (FN, TP))`` of val videos at a probability of one half, before calibration.
         resources: ``crops_per_s`` in training, ``peak_memory_mb`` of the process, ``gpu_peak_memory_mb`` if on a GPU.
+        tracking_run: Id of the run that the training was logged to while it ran; null without a tracking server.
     """
 
     name: str
@@ -370,6 +382,7 @@ class DetectorInfo(Document):
     train_seconds: float
     val_confusion: tuple[tuple[int, int], tuple[int, int]] | None = None
     resources: dict[str, float] = {}
+    tracking_run: str | None = None
 
 
 class OperatingPoint(Document):

@@ -91,6 +91,14 @@ class Checkpoints:
         self.store = store
         self.prefix = prefix
 
+    def exist(self) -> bool:
+        """Whether there is a checkpoint to go on from.
+
+        Raises:
+            StorageError: The store cannot be reached.
+        """
+        return self.store is not None and self.store.stat(self._key(FILE)) is not None
+
     def save_best(self, epoch: int, weights: dict[str, Tensor]) -> None:
         """Write the weights of the best epoch so far."""
         self._save(self._best(epoch), weights, {})
@@ -141,7 +149,7 @@ class Checkpoints:
             StorageError: The store cannot be reached.
         """
         key = self._key(FILE)
-        if self.store is None or self.store.stat(key) is None:
+        if self.store is None or not self.exist():
             return Progress()
         content = self.store.read(key)
         try:

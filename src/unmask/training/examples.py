@@ -17,6 +17,7 @@ from unmask.training.loader import CropLoader
 
 Image = NDArray[np.uint8]
 CELL_PX, CAPTION_PX, COLUMNS = 144, 22, 6
+CONFUSION_ROW_PX = 48
 QUALITY = 88
 INK, PAPER = (30, 30, 30), 250
 WRONG_INK = (176, 32, 32)
@@ -62,6 +63,31 @@ def example_sheet(loader: CropLoader, scores: pd.DataFrame) -> bytes:
     drawn = [_row(loader, picked, row.wrong) for row in ROWS if len(picked := _pick(crops, row))]
     sheet = np.concatenate(drawn) if drawn else np.full((CAPTION_PX, CELL_PX, 3), PAPER, np.uint8)
     return encode_crop(sheet, QUALITY)
+
+
+def confusion_sheet(confusion: tuple[tuple[int, int], tuple[int, int]]) -> bytes:
+    """Draw a confusion matrix: rows are the truth, columns what the detector says.
+
+    Args:
+        confusion: ``((TN, FP), (FN, TP))``.
+
+    Returns:
+        A JPEG file.
+    """
+    sheet = np.full((3 * CONFUSION_ROW_PX, 3 * CELL_PX, 3), PAPER, np.uint8)
+    for column, text in enumerate(("val videos", "called real", "called fake")):
+        _write(sheet, text, (column * CELL_PX, 0), INK)
+    for row, (truth, counts) in enumerate(zip(("real", "fake"), confusion, strict=True), start=1):
+        _write(sheet, truth, (0, row * CONFUSION_ROW_PX), INK)
+        for column, count in enumerate(counts, start=1):
+            ink = INK if row == column else WRONG_INK
+            _write(sheet, str(count), (column * CELL_PX, row * CONFUSION_ROW_PX), ink)
+    return encode_crop(sheet, QUALITY)
+
+
+def _write(sheet: Image, text: str, corner_px: tuple[int, int], ink: tuple[int, int, int]) -> None:
+    place = (corner_px[0] + 12, corner_px[1] + CONFUSION_ROW_PX // 2 + 6)
+    cv2.putText(sheet, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, ink, 1, cv2.LINE_AA)
 
 
 def _pick(crops: pd.DataFrame, row: Row) -> pd.DataFrame:

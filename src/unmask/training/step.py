@@ -78,6 +78,7 @@ class Stepper:
             ).requires_grad_(False)
         self.model: nn.Module = detector
         self.factors: Sequence[float] = (1, 1, 1, 1)
+        self.gradient_norm = 0.0  # of the last step, before clipping
 
     @property
     def judged(self) -> Detector:
@@ -159,6 +160,7 @@ class Stepper:
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.gradient_norm))
+        self.gradient_norm = norm
         # With scaled gradients an overflow now and then is normal: the scaler leaves that step out.
         if not np.isfinite(norm) and not self.scaler.is_enabled():
             raise InputError(

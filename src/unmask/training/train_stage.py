@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from unmask.config import TrainConfig
 from unmask.detectors import Detector
 from unmask.errors import InputError
 from unmask.metrics import confusion
-from unmask.objects import ObjectStore
+from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
     FRAME_SCORES,
     SAMPLES,
@@ -27,7 +28,6 @@ from unmask.schemas import (
     DetectorModality,
     ExtractionInfo,
     StageOutcome,
-    TrainingCurvePoint,
     new_directory,
     read_table,
     sha256_file,
@@ -36,19 +36,19 @@ from unmask.schemas import (
 )
 from unmask.training.checkpoint import Checkpoints
 from unmask.training.device import available_cores, describe_device, reproducible, resolve_device
-from unmask.training.events import TensorBoardLog
-from unmask.training.examples import example_sheet
+from unmask.training.events import Listener, TensorBoardLog, Told, TrainingLog, TrainingStart
+from unmask.training.examples import confusion_sheet, example_sheet
 from unmask.training.loader import CropIndex, CropLoader, evenly_spaced_rows, index_for, limit_samples
 from unmask.training.parallel import ALONE, Group, joined
 from unmask.training.selection import choose_aggregation, teachers, val_auc_estimate, video_means
+from unmask.training.system import watched
 from unmask.training.trainer import Fitted, Trainer, score_rows
 
 logger = logging.getLogger(__name__)
 # Part of the checkpoint key: raise it when the loop changes what the same settings come to.
-TRAINER_VERSION = "2"
+TRAINER_VERSION = "3"
 PACKAGES = ("unmask", "torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
-Listener = Callable[[TrainingCurvePoint], None]
-EXAMPLES_FILE = "examples.jpg"
+EXAMPLES_FILE, CONFUSION_FILE = "examples.jpg", "confusion.jpg"
 WHAT_SAMPLES_HAVE: dict[DetectorModality, tuple[str, str]] = {"face": ("a face", "faces"), "audio": ("sound", "sound")}
 SPLITS = ("train", "val", "calib", "test")
 SCORE_COLUMNS = [column.name for column in FRAME_SCORES.columns]
@@ -76,7 +76,8 @@ def run_train(
     config: TrainConfig,
     seed: int,
     store: ObjectStore | None = None,
-    listener: Listener | None = None,
+    log: TrainingLog | None = None,
+    files: MediaFiles | None = None,
 ) -> StageOutcome:
     """Train a detector on train, choose its checkpoint on val, and score crops of all four splits.
 
@@ -90,7 +91,8 @@ def run_train(
         seed: Of every random choice.
         store: Keeps checkpoints, so that a killed run can go on, on another machine if it is a bucket; None keeps
             none.
-        listener: Told of every finished epoch.
+        log: Told of everything while it happens, besides the TensorBoard logs of ``config.tensorboard``.
+        files: Gives the weight file that ``config.pretrained`` names, if it is not on this machine.
 
     Returns:
         Figures on val, and sentences for the user.
@@ -100,36 +102,62 @@ def run_train(
         ConfigError: The detector cannot be built like this, or the device does not exist.
     """
     settings = config.resolved_for(detector)
-    with joined() as group, reproducible(settings, seed) as threads:
+    source = detectors.WeightSource(store, files or LocalMedia())
+    with joined() as group, reproducible(settings, seed) as threads, detectors.weights_from(source):
         prepared = prepare(detector, dataset, faces, features, settings, seed, threads=threads, group=group)
         checkpoints = Checkpoints(store, checkpoint_prefix(detector, settings, prepared.origin, seed))
-        if settings.tensorboard and group.leads:
-            run = f"{detector}-{sha256_json([settings.model_dump(), seed])[:8]}".replace(":", "-")
-            listener = both(listener, TensorBoardLog(Path(settings.tensorboard), run))
-        trainer = prepared.trainer(settings, checkpoints, listener)
-        fitted = trainer.fit()
-        if not group.leads:
-            return StageOutcome()
-        loaders = prepared.loaders(trainer.detector)
-        scores = score_splits(trainer.detector, loaders, settings, trainer.device)
-        examples = example_sheet(loaders["val"], scores[scores["split"] == "val"])
-        info = describe(trainer.detector, detector, settings, seed, fitted, scores, prepared.origin, trainer.device)
+        with logged(prepared, settings, checkpoints, log if group.leads else None) as told:
+            trainer = prepared.trainer(settings, checkpoints, told)
+            fitted = trainer.fit()
+            if not group.leads:
+                return StageOutcome()
+            loaders = prepared.loaders(trainer.detector)
+            scores = score_splits(trainer.detector, loaders, settings, trainer.device)
+            examples = example_sheet(loaders["val"], scores[scores["split"] == "val"])
+            info = describe(trainer.detector, detector, settings, seed, fitted, scores, prepared.origin, trainer.device)
+            info = info.model_copy(update={"tracking_run": told.run_id})
+            pictures = {EXAMPLES_FILE: examples}
+            if info.val_confusion is not None:
+                pictures[CONFUSION_FILE] = confusion_sheet(info.val_confusion)
+            told.end(info, pictures)
     with new_directory(out) as folder:
         write_table(folder / "scores.parquet", scores, FRAME_SCORES)
-        (folder / EXAMPLES_FILE).write_bytes(examples)
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
         info = detectors.save_detector(folder, trainer.detector, info)
     return outcome(info, scores)
 
 
-def both(first: Listener | None, second: Listener) -> Listener:
-    """Tell two listeners of every epoch; the first may be missing."""
+@contextmanager
+def logged(
+    prepared: Prepared, config: TrainConfig, checkpoints: Checkpoints, log: TrainingLog | None
+) -> Iterator[TrainingLog]:
+    """Keep logs of the training in the block: begun before it, closed after it, with the use of the machine.
 
-    def tell(point: TrainingCurvePoint) -> None:
-        if first is not None:
-            first(point)
-        second(point)
+    Args:
+        prepared: What is trained on what.
+        config: Resolved; ``tensorboard`` of it asks for a log of its own.
+        checkpoints: Whose key names the training.
+        log: Another log.
 
-    return tell
+    Yields:
+        What is to be told.
+    """
+    logs = [log] if log is not None else []
+    if config.tensorboard and prepared.group.leads:
+        run = f"{prepared.name}-{sha256_json([config.model_dump(), prepared.seed])[:8]}".replace(":", "-")
+        logs.append(TensorBoardLog(Path(config.tensorboard), run))
+    told = Told(logs)
+    settings = {**config.model_dump(mode="json"), "seed": prepared.seed}
+    version = prepared.origin.dataset_version
+    told.begin(TrainingStart(prepared.name, checkpoints.prefix, settings, version, checkpoints.exist()))
+    failed = True
+    try:
+        with watched(told.system) if logs else nullcontext():
+            yield told
+        failed = False
+    finally:
+        told.close(failed=failed)
 
 
 @dataclass(frozen=True)
@@ -171,7 +199,7 @@ class Prepared:
         Args:
             config: Resolved for the detector.
             checkpoints: Where to keep what a resume needs; None keeps nothing.
-            listener: Told of every finished epoch.
+            listener: Told of steps and epochs.
 
         Returns:
             The trainer; it sees crops of train and val only.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from unmask.schemas import DetectorModality, TrainingCurvePoint, rows_for_choice
 from unmask.training.augment import Augmentation
 from unmask.training.augment_sound import SoundAugmentation
 from unmask.training.checkpoint import Checkpoints, Progress
+from unmask.training.events import Listener, StepPoint
 from unmask.training.loader import Batch, CropLoader, Rows, TrainingView, evenly_spaced_rows, split_batches
 from unmask.training.objective import Objective, class_weights, resolve_balance
 from unmask.training.parallel import ALONE, Group
@@ -31,6 +32,8 @@ from unmask.training.step import Stepper, on_device
 logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY_S = 60.0
 LONG_EPOCH_S = 20.0
+# A log of more points than this is slower to look at, and shows nothing more.
+MOST_STEPS_TOLD = 2000
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Trainer:
         device: Where to compute.
         checkpoints: Where to keep what a resume needs.
         group: The processes that train together.
-        listener: Told of every finished epoch.
+        listener: Told of steps and epochs.
         checkpoint_every_s: Time between checkpoints within an epoch.
 
     Raises:
@@ -136,7 +139,7 @@ class Trainer:
         checkpoints: Checkpoints,
         *,
         group: Group = ALONE,
-        listener: Callable[[TrainingCurvePoint], None] | None = None,
+        listener: Listener | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
         rows_for_choice(train.index.frame, {"train"}, "training")
@@ -149,7 +152,7 @@ class Trainer:
         self.device = device
         self.checkpoints = checkpoints
         self.group = group
-        self.listener = listener
+        self.listener = listener or Listener()
         self.checkpoint_every_s = checkpoint_every_s
         self.phases = plan_phases(config)
         labels = train.index.frame.drop_duplicates("sample_id")["label"].to_numpy(np.float32)
@@ -158,6 +161,7 @@ class Trainer:
         self.val_rows = evenly_spaced_rows(val.index.frame, config.eval_frames_per_video)
         first_epoch = self.batches_of(1)
         self.steps_per_epoch = len(first_epoch)
+        self.told_every = -(-self.steps_per_epoch * config.epochs // MOST_STEPS_TOLD)
         drawn = train.index.frame["label"].to_numpy(np.float32)[np.concatenate(first_epoch) % len(train.index.frame)]
         objective = Objective(config, class_weights(drawn, self.balance, self.views.blend_chance))
         self.stepper = Stepper(self.detector, config, objective, device, group)
@@ -218,11 +222,18 @@ class Trainer:
             state.batch += 1
             state.loss_sum += loss * len(rows)
             state.n_crops += len(rows)
+            self._tell_step(state, loss)
             now = time.monotonic()
             state.elapsed_s, clock = state.elapsed_s + now - clock, now
             if now - saved >= self.checkpoint_every_s:
                 self._checkpoint(state)
                 saved = now
+
+    def _tell_step(self, state: Progress, loss: float) -> None:
+        step = (state.epoch - 1) * self.steps_per_epoch + state.batch
+        if self.group.leads and step % self.told_every == 0:
+            rate = self.stepper.optimizer.param_groups[0]["lr"]
+            self.listener.step(StepPoint(step, loss, rate, self.stepper.gradient_norm))
 
     def _learning_rate(self, state: Progress) -> float:
         step = (state.epoch - 1 - state.phase_start) * self.steps_per_epoch + state.batch
@@ -276,10 +287,9 @@ class Trainer:
         state.batch, state.n_crops, state.loss_sum, state.elapsed_s = 0, 0, 0.0, 0.0
 
     def _report(self, point: TrainingCurvePoint, figures: ValFigures, *, best: bool) -> None:
-        if self.listener is not None and self.group.leads:
-            self.listener(point)
         if not self.group.leads:
             return
+        self.listener.epoch(point, self.detector)
         auc = "undefined" if figures.auc is None else f"{figures.auc:.3f}"
         logger.info(
             "%s: epoch %d of %d, loss %.3f, val loss %.3f, val AUC %s, %.1f s%s",

@@ -12,8 +12,9 @@ import yaml
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from unmask.config import TrainConfig, TuneConfig
+from unmask.detectors import Detector, WeightSource, weights_from
 from unmask.errors import InputError
-from unmask.objects import ObjectStore
+from unmask.objects import LocalMedia, MediaFiles, ObjectStore
 from unmask.schemas import (
     DatasetInfo,
     StageOutcome,
@@ -24,6 +25,7 @@ from unmask.schemas import (
     sha256_json,
     write_atomically,
 )
+from unmask.training.events import Listener
 from unmask.training.train_stage import Prepared, prepare
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def run_tune(
     tune: TuneConfig,
     seed: int,
     store: ObjectStore | None = None,
+    files: MediaFiles | None = None,
 ) -> StageOutcome:
     """Search learning rate, weight decay, batch size, label smoothing and optimiser for one detector.
 
@@ -59,6 +62,7 @@ def run_tune(
         tune: What is searched.
         seed: Of the search and of every training.
         store: Keeps finished trials, so that a killed search goes on.
+        files: Gives the weight file that ``config.pretrained`` names, if it is not on this machine.
 
     Returns:
         The best figure and that of the settings as they were.
@@ -71,7 +75,8 @@ def run_tune(
         settings = settings.model_copy(update={"epochs": tune.epochs})
     prepared = prepare(detector, dataset, faces, features, settings, seed)
     reasons: dict[int, str] = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    source = WeightSource(store, files or LocalMedia())
+    with tempfile.TemporaryDirectory() as scratch, weights_from(source):
         journal = Journal(store, f"tuning/{_key(detector, prepared, settings, tune, seed)}.log", Path(scratch))
         study = _study(journal, settings, tune, seed)
         while (left := tune.trials - len(_finished(study))) > 0:
@@ -150,6 +155,29 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
+class Pruner(Listener):
+    """Gives a training up that falls behind.
+
+    Args:
+        trial: Of the search.
+    """
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._best = float("-inf")
+
+    def epoch(self, point: TrainingCurvePoint, detector: Detector) -> None:
+        """Report the best figure so far.
+
+        Raises:
+            TrialPruned: It has fallen behind; never the first trial, which has the settings as they were.
+        """
+        self._best = max(self._best, point.val_auc if point.val_auc is not None else -(point.val_loss or 0.0))
+        self._trial.report(self._best, point.epoch)
+        if self._trial.number and self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
 def _try(
     study: optuna.Study,
     trial: optuna.Trial,
@@ -159,18 +187,8 @@ def _try(
 ) -> None:
     """Train once and tell the study how it went."""
     tried = settings.model_copy(update=trial.params)
-    best = float("-inf")
-
-    def listen(point: TrainingCurvePoint) -> None:
-        nonlocal best
-        value = point.val_auc if point.val_auc is not None else -(point.val_loss or 0.0)
-        best = max(best, value)
-        trial.report(best, point.epoch)
-        if trial.number and trial.should_prune():
-            raise optuna.TrialPruned
-
     try:
-        fitted = prepared.trainer(tried, listener=listen).fit()
+        fitted = prepared.trainer(tried, listener=Pruner(trial)).fit()
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except InputError as error:  # it diverged, or does not fit into memory: a result too
