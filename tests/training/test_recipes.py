@@ -251,21 +251,6 @@ def test_limit_of_samples_touches_train_alone(made, quick, tmp_path):
     assert counts.groupby("split")["sample_id"].nunique().to_dict() == {"train": 4, "val": 4, "calib": 4, "test": 4}
 
 
-def test_tensorboard_shows_every_epoch(made, quick, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = quick.model_copy(update={"tensorboard": str(tmp_path / "logs")})
-    run_train("meso4", made.dataset, made.faces, made.features, tmp_path / "out", config, 1)
-    (folder,) = (tmp_path / "logs").iterdir()
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    curve = DetectorInfo.load(tmp_path / "out" / "detector.json").curve
-    for tag, name in (("loss/train", "train_loss"), ("auc/val", "val_auc"), ("learning_rate", "learning_rate")):
-        assert [(e.step, pytest.approx(e.value)) for e in events.Scalars(tag)] == [
-            (point.epoch, getattr(point, name)) for point in curve
-        ]
-
-
 # --- several processes -----------------------------------------------------------------------------------------------
 
 TOGETHER = """

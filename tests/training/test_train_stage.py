@@ -329,6 +329,16 @@ def test_a_timm_backbone_trains(made, quick, tmp_path):
     assert info.architecture == detector.architecture == "timm:test_resnet"
 
 
+def test_the_part_of_the_crop_that_is_seen_travels_with_the_weights(made, quick, tmp_path):
+    train(made, tmp_path / "out", quick.model_copy(update={"epochs": 1, "input_crop": 0.75}))
+    detector, info = detectors.load_detector(tmp_path / "out")
+    assert info.preprocessing.crop == detector.preprocessing.crop == 0.75
+    scores = read_table(tmp_path / "out" / "scores.parquet", FRAME_SCORES).to_pandas()
+    crops = read_table(made.faces, FACES).to_pandas().merge(scores, on=["sample_id", "face_index", "frame_index"])
+    again = detectors.score_images(detector, [decode_crop(jpeg) for jpeg in crops["jpeg"]])
+    np.testing.assert_allclose(crops["logit"], again, atol=1e-5)
+
+
 def test_the_sheet_shows_val_crops_and_the_document_what_they_were_called(made, trained):
     out, _ = trained
     info = DetectorInfo.load(out / "detector.json")

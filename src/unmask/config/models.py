@@ -176,6 +176,7 @@ class TrainOverrides(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     pretrained: str | None = None
     input_size_px: int | None = Field(default=None, ge=32, le=1024)
+    input_crop: float | None = Field(default=None, gt=0, le=1)
 
 
 class TrainConfig(Section):
@@ -243,6 +244,12 @@ class TrainConfig(Section):
     compile: bool = Field(default=False, description="torch.compile; pays on long trainings on a GPU")
     pretrained: str = Field(default="none", description="imagenet, none, or the path or s3:// address of a weight file")
     input_size_px: int | None = Field(default=None, ge=32, le=1024, description="input side; null: the detector's own")
+    input_crop: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the face crop that is seen, its middle; null: the detector's own",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
     processes: int = Field(default=0, ge=0, description="one a GPU when 0; more than 1 train together (DDP)")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 is one per core")

@@ -49,6 +49,23 @@ def resize_crop(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
 
 
+def middle_of(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """Cut out the middle of an image.
+
+    Args:
+        image: RGB image ``(H, W, 3)``, uint8.
+        share: Of each side; 1 gives the image itself.
+
+    Returns:
+        RGB image ``(H', W', 3)``, uint8; a view.
+    """
+    if share == 1:
+        return image
+    height, width = (max(1, round(side * share)) for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
 def decode_item(data: bytes | memoryview, preprocessing: AnyPreprocessing) -> NDArray[Any]:
     """Decode what a detector takes: a JPEG crop, or the samples of a window."""
     return window_samples(data) if isinstance(preprocessing, SoundPreprocessing) else decode_crop(data)
@@ -73,7 +90,7 @@ def to_input(items: Sequence[NDArray[Any]], preprocessing: AnyPreprocessing) -> 
     mean = np.asarray(preprocessing.mean, np.float32)[:, None, None] * 255
     std = np.asarray(preprocessing.std, np.float32)[:, None, None] * 255
     for row, image in zip(batch, items, strict=True):
-        row[:] = resize_crop(image, size).transpose(2, 0, 1)
+        row[:] = resize_crop(middle_of(image, preprocessing.crop), size).transpose(2, 0, 1)
     batch -= mean
     batch /= std
     return batch

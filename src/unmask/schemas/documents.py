@@ -209,18 +209,20 @@ class ExtractionInfo(Document):
 class Preprocessing(Document):
     """How a crop becomes a detector's input; travels with the weights.
 
-    RGB crop, resized to ``size_px`` squared with area interpolation when shrinking and bilinear when enlarging,
-    scaled to [0, 1], minus mean, divided by std, channels first.
+    The middle of the RGB crop, resized to ``size_px`` squared with area interpolation when shrinking and bilinear when
+    enlarging, scaled to [0, 1], minus mean, divided by std, channels first.
 
     Attributes:
         size_px: Side of the square input.
         mean: Per channel, RGB.
         std: Per channel, RGB.
+        crop: Share of the side that is kept, in the middle; 1 keeps all.
     """
 
     size_px: int = Field(ge=16, le=1024)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop: float = Field(default=1.0, gt=0, le=1)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

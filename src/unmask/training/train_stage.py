@@ -27,6 +27,7 @@ from unmask.schemas import (
     DetectorInfo,
     DetectorModality,
     ExtractionInfo,
+    Preprocessing,
     StageOutcome,
     new_directory,
     read_table,
@@ -207,6 +208,8 @@ class Prepared:
         device = resolve_device(config.device, self.group.local_rank)
         torch.manual_seed(self.seed)
         model = detectors.build(self.name, pretrained=config.pretrained, input_size_px=config.input_size_px)
+        if config.input_crop is not None and isinstance(model.preprocessing, Preprocessing):
+            model.preprocessing = model.preprocessing.model_copy(update={"crop": config.input_crop})
         loaders = self.loaders(model)
         return Trainer(
             model,
