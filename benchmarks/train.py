@@ -28,6 +28,7 @@ from unmask.training.device import autocast_type, available_cores, describe_devi
 from unmask.training.loader import CropIndex, CropLoader, index_crops
 from unmask.training.objective import Objective, make_optimizer
 from unmask.training.phases import layers_by_stage
+from unmask.training.system import gpu_figures
 from unmask.training.trainer import Trainer
 
 
@@ -73,9 +74,11 @@ def bare_loop(detector: Detector, config: TrainConfig, device: torch.device, ste
 
 
 def watch_gpu(stop: threading.Event, shares: list[float], device: torch.device) -> None:
-    """Note the GPU's utilisation four times a second until told to stop."""
-    while not stop.wait(0.25):
-        shares.append(torch.cuda.utilization(device))
+    """Note the GPU's utilisation twice a second until told to stop."""
+    while not stop.wait(0.5):
+        figures = gpu_figures()
+        if (share := figures.get(f"system/gpu_{device.index or 0}_utilization_percentage")) is not None:
+            shares.append(share)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ FEATURES = ["temp.flow_oddity", "temp.rppg", "art.edge", "quality.blur"]
 def _analyse(rows: pd.DataFrame) -> FusionAnalysis:
     fold = group_folds(rows["label"], rows["group_id"], 3, np.random.default_rng(0))
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(3)]
-    return analyse(rows, FEATURES, splits, 0.1, np.random.default_rng(0))
+    return analyse(rows, FEATURES, splits, FusionConfig(), np.random.default_rng(0))
 
 
 def test_signs_and_intervals(draw: Draw) -> None:
@@ -45,7 +45,7 @@ def test_weights_are_those_of_the_fit(draw: Draw) -> None:
     rows = draw(300, 1, feature=1.0)
     fit = fit_fusion(rows, FEATURES, 0.8, FusionConfig(), np.random.default_rng(0))
     assert fit.info.used
-    analysis = analyse(rows, fit.usable, fit.splits, FusionConfig().inverse_regularisation, np.random.default_rng(0))
+    analysis = analyse(rows, fit.usable, fit.splits, FusionConfig(), np.random.default_rng(0))
     weights = {weight.input: weight for weight in analysis.weights}
     for name, coefficient in zip(fit.info.inputs, fit.info.coefficients, strict=True):
         assert weights[name].coefficient.value == pytest.approx(coefficient * fit.info.calibration_slope, rel=1e-9)
@@ -74,7 +74,7 @@ def test_ablations_lose_what_they_remove(draw: Draw) -> None:
 def test_only_quality_features_leave_nothing_without_detectors(draw: Draw) -> None:
     rows = draw(60, 4)
     splits = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
-    names = [a.name for a in analyse(rows, ["quality.blur"], splits, 0.1, np.random.default_rng(0)).ablations]
+    names = [a.name for a in analyse(rows, ["quality.blur"], splits, FusionConfig(), np.random.default_rng(0)).ablations]
     assert names == ["full", "without_quality", "without_detectors", "without_features"]
 
 
