@@ -74,7 +74,8 @@ def test_ablations_lose_what_they_remove(draw: Draw) -> None:
 def test_only_quality_features_leave_nothing_without_detectors(draw: Draw) -> None:
     rows = draw(60, 4)
     splits = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
-    names = [a.name for a in analyse(rows, ["quality.blur"], splits, FusionConfig(), np.random.default_rng(0)).ablations]
+    analysis = analyse(rows, ["quality.blur"], splits, FusionConfig(), np.random.default_rng(0))
+    names = [ablation.name for ablation in analysis.ablations]
     assert names == ["full", "without_quality", "without_detectors", "without_features"]
 
 
