@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,27 @@ def test_feedback_weighs_the_inputs_of_the_next_answers(bundle_folder: Path, fac
         pytest.approx(abs(first["ensemble_contribution"]) * 0.5),
         pytest.approx(abs(first["ensemble_contribution"]) * 2),
     )
+
+
+def test_a_slow_store_holds_nobody_up(
+    bundle_folder: Path, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures of a long history, and weights from it, are read beside the answers and not before them."""
+    read = FeedbackStore.judged
+
+    def slow(self: FeedbackStore, **options: Any) -> list[Judged]:
+        time.sleep(1.5)
+        return read(self, **options)
+
+    settings = SETTINGS.model_copy(update={"workers": 1, "feedback_weights": True, "poll_s": 0.05})
+    with Running(FolderSource(bundle_folder), tmp_path, settings) as live, ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(FeedbackStore, "judged", slow)
+        figures = thread.submit(requests.get, live.url + "/v1/monitoring", timeout=30)
+        waits = []
+        for _ in range(20):
+            start = time.monotonic()
+            assert requests.get(live.url + "/health", timeout=10).status_code == 200
+            waits.append(time.monotonic() - start)
+            time.sleep(0.05)
+        assert figures.result().status_code == 200
+    assert max(waits) < 1

@@ -208,7 +208,8 @@ class Analyst:
             raise _not_measurable(verdict)
         done = time.perf_counter()
         timing = Timing(waiting=taken - start, measuring=measured - taken, judging=done - measured, total=done - start)
-        analysis = self._answer(judgement, examined, choice, timing, self._keep(upload))
+        kept = await asyncio.to_thread(self._keep, upload)
+        analysis = self._answer(judgement, examined, choice, timing, kept)
         if examined is not None:
             jpegs = {face.index: examined.measurement.crops[face.index].jpeg for face in analysis.faces}
             self.results.add(analysis, jpegs, bundle, upload.caller)

@@ -129,7 +129,7 @@ async def _services(
         await pool.start()
         analyst = Analyst(config, models, pool, store, telemetry, work / "kept")
         jobs = Jobs(analyst, max(1, config.workers - 1), config.max_jobs, config.keep_results_s)
-        following = asyncio.create_task(_follow(models, config, telemetry, analyst))
+        following = asyncio.create_task(_follow(models, config.poll_s, telemetry, analyst))
         yield Services(config, models, analyst, jobs, pool, store, telemetry, scratch)
         await jobs.close()
         await analyst.close()
@@ -160,7 +160,7 @@ def _models(champion: ModelSource, challenger: ModelSource | None, config: Serve
     return Models(follower(champion), second, config.challenger_share, config.shadow)
 
 
-async def _follow(models: Models, config: ServeConfig, telemetry: Telemetry, analyst: Analyst) -> None:
+async def _follow(models: Models, poll_s: float, telemetry: Telemetry, analyst: Analyst) -> None:
     seen: dict[str, str] = {}
 
     def note() -> None:
@@ -173,12 +173,10 @@ async def _follow(models: Models, config: ServeConfig, telemetry: Telemetry, ana
                     telemetry.model.labels(arm, seen[arm]).set(0)
                 telemetry.model.labels(arm, version.name).set(1)
                 seen[arm] = version.name
-            if config.feedback_weights:
-                follower.prepare_again()
         analyst.results.expire()
 
     note()
-    await models.follow(config.poll_s, note)
+    await models.follow(poll_s, note)
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:

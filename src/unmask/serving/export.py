@@ -60,7 +60,7 @@ def export_labelled(store: FeedbackStore, kept: Path, out: Path, *, verified_onl
         InputError: There is nothing to export.
     """
     chosen, left_out = [], Counter[str]()
-    for judged in store.judged():
+    for judged in store.judged(told_only=True):
         record = judged.record
         if not record.answered or judged.label is None:
             continue

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -184,6 +184,7 @@ class Follower:
             UnmaskError: There is no version at all yet, and none can be had.
         """
         self.checked_at = time.time()
+        self._prepare_again()
         try:
             found = self._source.current()
             if self._version is not None and found.key == self._version.key:
@@ -206,11 +207,14 @@ class Follower:
             logger.info("%s answers from now on, before it was %s.", found.name, before.name)
         return True
 
-    def prepare_again(self) -> None:
+    def _prepare_again(self) -> None:
         """Change the bundle that answers anew, for example after more feedback."""
         version = self._version
-        if version is not None:
-            self._version = Version(version.key, version.name, self._prepare(version.bundle), version.since)
+        if version is None:
+            return
+        prepared = self._prepare(version.bundle)
+        if prepared is not version.bundle:
+            self._version = replace(version, bundle=prepared)
 
     def _load(self, found: Found) -> Bundle:
         folder = self._source.fetch(found)

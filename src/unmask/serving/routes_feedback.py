@@ -15,7 +15,7 @@ from unmask.schemas import Document
 from unmask.serving.monitoring import Monitoring, report
 from unmask.serving.problems import RefusedError
 from unmask.serving.services import Caller, Shared
-from unmask.serving.store import Judged, Label
+from unmask.serving.store import FeedbackStore, Label
 
 router = APIRouter(tags=["feedback"])
 
@@ -89,10 +89,11 @@ async def feedback(
 @router.get("/v1/monitoring", summary="See how the versions are doing", operation_id="monitoring_figures")
 async def monitoring(shared: Shared) -> Monitoring:
     """Rates on material whose truth is known, rules, and drift, per version, with intervals."""
-    return await asyncio.to_thread(_report, shared.store.judged(), shared.config.drift_window_days)
+    return await asyncio.to_thread(_report, shared.store, shared.config.drift_window_days)
 
 
-def _report(judged: list[Judged], window_days: float) -> Monitoring:
+def _report(store: FeedbackStore, window_days: float) -> Monitoring:
+    judged = store.judged()
     counts: dict[str, dict[str, FeedbackCount]] = {}
     for each in judged:
         if each.label is not None:

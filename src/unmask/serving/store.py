@@ -187,14 +187,16 @@ class FeedbackStore:
         query = sa.select(ANALYSES).where((ANALYSES.c.analysis_id == analysis_id) & ANALYSES.c.answered)
         return connection.execute(query).mappings().first()
 
-    def judged(self, since: float = 0.0, limit: int = 100_000) -> list[Judged]:
+    def judged(self, *, told_only: bool = False, limit: int = 100_000) -> list[Judged]:
         """Read judgements with their labels, the latest if there are too many, in order of time.
 
         Args:
-            since: Seconds since the epoch.
+            told_only: Leave out those of which no user has said anything.
             limit: At most so many.
         """
-        query = sa.select(ANALYSES).where(ANALYSES.c.at >= since).order_by(ANALYSES.c.at.desc()).limit(limit)
+        query = sa.select(ANALYSES).order_by(ANALYSES.c.at.desc()).limit(limit)
+        if told_only:
+            query = query.where(ANALYSES.c.analysis_id.in_(sa.select(FEEDBACK.c.analysis_id)))
         with self._explained(), self._engine.connect() as connection:
             records = [_record(row) for row in connection.execute(query).mappings()]
             said = connection.execute(sa.select(FEEDBACK)).mappings().all()
@@ -204,7 +206,7 @@ class FeedbackStore:
     def feedback_counts(self, version: str) -> dict[str, FeedbackCount]:
         """Count how often the inputs of a version's fusion pushed towards what users say is true."""
         counts: dict[str, FeedbackCount] = {}
-        for judged in self.judged():
+        for judged in self.judged(told_only=True):
             if judged.label is not None and judged.record.version == version:
                 counts = count_feedback(counts, judged.record.pushes.items(), int(judged.label == "fake"))
         return counts
