@@ -220,6 +220,7 @@ def learn(prepared: Prepared, settings: Settings, cluster: Cluster) -> Any:
             faces=faces,
             evaluation=evaluated.outputs["evaluation"],
             upstream=judged_from,
+            seed=seed,
             config=config,
         ),
         cluster,

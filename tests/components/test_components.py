@@ -70,6 +70,8 @@ def test_the_report_and_the_curves_have_the_types_that_the_ui_draws() -> None:
     assert types["report"] == "system.HTML"
     assert types["summary"] == "system.Markdown"
     assert types["roc"] == "system.ClassificationMetrics"
+    sizes = component("bundle").component_spec.outputs["sizes"]
+    assert sizes.type.startswith("system.HTML")
 
 
 def test_the_image_tag_is_the_version_of_the_package() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from release_parts import DATASET_VERSION, EXTRACT, Parts, detector_info, make_d
 
 from unmask.adapters.tracking_champion import Left, compare_with
 from unmask.adapters.tracking_content import read_release
-from unmask.config import BundleConfig, EnsembleConfig, FusionConfig
+from unmask.config import BundleConfig, DistillConfig, EnsembleConfig, FusionConfig, TrainConfig
 from unmask.deployment.bundle import read_manifest
 from unmask.deployment.bundle_stage import run_bundle
 from unmask.deployment.evidence import EvidenceInfo
@@ -41,6 +41,7 @@ from unmask.schemas import (
     SAMPLES,
     SEEN_SAMPLES,
     TEST_SCORES,
+    VIDEO_SCORES,
     DatasetInfo,
     Estimate,
     ExtractionInfo,
@@ -179,7 +180,9 @@ def test_what_is_kept_and_what_is_not(quantised: Path) -> None:
 
 def test_the_bundle_is_whole_and_calibrated_anew(run: Run, quantised: Path) -> None:
     manifest = read_manifest(quantised)
-    assert {"optimisation.json", "optimisation.html", "test_scores.parquet", "evidence.json"} <= set(manifest.files)
+    assert {"test_scores.parquet", "evidence.json"} <= set(manifest.files)
+    # Times differ from run to run; the same parts must give the same manifest, by which a version is known.
+    assert {"optimisation.json", "optimisation.html"}.isdisjoint(manifest.files)
     model = onnx.load(quantised / "meso4.onnx")
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
     Bundle.load(quantised)
@@ -245,6 +248,69 @@ def test_nothing_is_kept_beyond_the_bound(run: Run, tmp_path: Path) -> None:
     assert not (out / "test_scores.parquet").exists()
     assert "No smaller form was kept" in (out / "optimisation.html").read_text()
     assert not EvidenceInfo.load(out / "evidence.json").optimised
+
+
+def test_a_plain_bundle_has_the_table_too_and_is_the_same_twice(run: Run, plain: Path, tmp_path: Path) -> None:
+    info = OptimisationInfo.load(plain / "optimisation.json")
+    (row,) = info.rows
+    assert (row.detector, row.variant, row.kept) == ("meso4", "float32", True)
+    assert row.size_mb == pytest.approx((plain / "meso4.onnx").stat().st_size / 1e6)
+    assert row.p50_ms > 0
+    assert row.val_auc.n == SPLITS["val"]
+    assert "Nothing smaller was asked for" in (plain / "optimisation.html").read_text()
+    again = run.bundle(tmp_path / "again", BundleConfig())
+    assert (again / "manifest.json").read_bytes() == (plain / "manifest.json").read_bytes()
+
+
+STUDENT = DistillConfig(student="meso4", max_auc_loss=0.5)
+TRAINING = TrainConfig(
+    epochs=2, batch_size=8, augment=False, train_frames_per_video=2, eval_frames_per_video=2, input_size_px=64,
+    early_stopping_patience=9, device="cpu", threads=1, models={},
+)  # fmt: skip
+
+
+def with_student(run: Run, out: Path, distil: DistillConfig, **config: object) -> Path:
+    root, part = run.parts.root, read_table(run.parts.trained[0] / "scores.parquet", FRAME_SCORES).to_pandas()
+    words = part.drop_duplicates("sample_id")[["sample_id", "label", "group_id", "split", "logit"]]
+    words = words.assign(probability=1 / (1 + np.exp(-words["logit"])), agreement=1.0, reason=None)
+    write_table(root / "ensemble" / "scores.parquet", words, VIDEO_SCORES)
+    anew = replace(run.recalibration, distil=distil, training=TRAINING)
+    return replace(run, recalibration=anew).bundle(out, BundleConfig(distil=True, **config))  # type: ignore[arg-type]
+
+
+def test_a_student_takes_the_place_of_all(run: Run, tmp_path: Path) -> None:
+    """And its form may be made smaller like any other's; promotion takes the bundle as it is."""
+    out = with_student(run, tmp_path / "bundle", STUDENT, quantise="static", max_auc_loss=0.5, calibration_crops=16)
+    info = OptimisationInfo.load(out / "optimisation.json")
+    name = "student-meso4"
+    assert [(row.detector, row.variant, row.kept) for row in info.rows] == [
+        ("meso4", "float32", False), (name, "student", True), (name, "float32", False), (name, "static", True),
+    ]  # fmt: skip
+    assert "replaced by the student" in info.rows[0].reason
+    assert info.test_difference is not None
+    assert info.flipped_uncalibrated is None
+    manifest = read_manifest(out)
+    assert manifest.detectors == [name]
+    assert set(manifest.parity) == {name}
+    scores = read_table(out / "test_scores.parquet", TEST_SCORES).to_pandas()
+    again = CropScorer(out).score(run.faces, run.parts.root / "features", set(scores["sample_id"]))
+    assert np.allclose(scores["probability"], scores["sample_id"].map(again), atol=1e-9)
+    Bundle.load(out)
+    root = run.parts.root
+    release = read_release(
+        out, root / "evaluation", root / "dataset", root / "features", run.parts.trained, root / "ensemble",
+        root / "fusion",
+    )  # fmt: skip
+    assert [info.name for info in release.detectors] == [name]
+    assert "student of the ensemble" in (out / "optimisation.html").read_text()
+
+
+def test_a_student_that_learned_too_little_is_dropped(run: Run, plain: Path, tmp_path: Path) -> None:
+    out = with_student(run, tmp_path / "bundle", STUDENT.model_copy(update={"max_auc_loss": 0.0}))
+    info = OptimisationInfo.load(out / "optimisation.json")
+    assert [(row.variant, row.kept) for row in info.rows] == [("float32", True), ("student", False)]
+    assert "0 is allowed" in info.rows[1].reason
+    assert (out / "manifest.json").read_bytes() == (plain / "manifest.json").read_bytes()
 
 
 def test_evidence_travels(quantised: Path) -> None:

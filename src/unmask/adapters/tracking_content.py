@@ -14,12 +14,16 @@ import pandas as pd
 import unmask
 from unmask.config import ExtractConfig, PromoteConfig
 from unmask.deployment.bundle import (
+    ENSEMBLE,
     EXTRACT,
     FUSION,
     MANIFEST,
+    STUDENT,
     TEST_SCORES_FILE,
+    detector_document,
     file_problems,
     file_safe,
+    parse_document,
     read_checked,
     read_manifest,
 )
@@ -154,12 +158,8 @@ def read_release(
     for name in EVALUATION_FILES:
         if not (evaluation / name).is_file():
             raise ContractError(evaluation / name, "file", "does not exist", "Run `unmask evaluate` first.")
-    by_name = {info.name: info for info in (DetectorInfo.load(folder / "detector.json") for folder in trained)}
-    absent = [name for name in manifest.detectors if name not in by_name]
-    if absent:
-        raise ContractError(
-            bundle / MANIFEST, "detectors", f"holds {', '.join(absent)}, which --trained does not give", ""
-        )
+    infos = [parse_document(contents, detector_document(file), DetectorInfo, bundle) for file in manifest.onnx.values()]
+    _check_same_run(infos, trained, ensemble, bundle)
     samples = read_samples(dataset) if (dataset / "samples.parquet").is_file() else None
     return Release(
         bundle_folder=bundle,
@@ -172,14 +172,27 @@ def read_release(
         dataset=DatasetInfo.load(dataset / "dataset.json"),
         extraction=ExtractionInfo.load(features / "extraction.json"),
         extract_config=ExtractConfig.model_validate_json(contents[EXTRACT]),
-        detectors=tuple(by_name[name] for name in manifest.detectors),
-        ensemble=EnsembleInfo.load(ensemble / "ensemble.json"),
+        detectors=tuple(infos),
+        ensemble=parse_document(contents, ENSEMBLE, EnsembleInfo, bundle),
         fusion=FusionInfo.model_validate_json(contents[FUSION]),
         samples=samples,
         scores=_scores(bundle, fusion, samples),
         robustness=read_table(evaluation / "robustness.parquet", ROBUSTNESS).to_pandas(),
         features_folder=features,
     )
+
+
+def _check_same_run(infos: Sequence[DetectorInfo], trained: Sequence[Path], ensemble: Path, bundle: Path) -> None:
+    """Refuse a bundle of another run than the trainings and the ensemble."""
+    given = {DetectorInfo.load(folder / "detector.json").name for folder in trained}
+    joined = set(EnsembleInfo.load(ensemble / "ensemble.json").detectors)
+    # A student was trained when the bundle was made, in the place of all of them.
+    held = {info.name for info in infos if not info.name.startswith(STUDENT)} or joined
+    for what, others in (("--trained", given), ("--ensemble", joined)):
+        if absent := sorted(held - others):
+            raise ContractError(
+                bundle / MANIFEST, "detectors", f"holds {', '.join(absent)}, which {what} does not give", ""
+            )
 
 
 def _scores(bundle: Path, fusion: Path, samples: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -261,17 +261,33 @@ def evaluate(
 @click.option("--faces", type=FOLDER, help="Face crops that `extract` wrote; needed to make detectors smaller.")
 @click.option("--evaluation", type=FOLDER, help="Folder that `evaluate` wrote: how reliable it is travels along.")
 @out_option
+@click.option("--out-sizes", type=FILE, help="Also copy optimisation.html to this path.")
 @stage
-def bundle(dataset: Path | None, out: Path, config: UnmaskConfig, **inputs: Any) -> StageOutcome:
+def bundle(
+    dataset: Path | None, out: Path, out_sizes: Path | None, config: UnmaskConfig, **inputs: Any
+) -> StageOutcome:
     """Export all that scoring needs to one folder: ONNX, calibration, fusion, thresholds; no torch.
 
-    With bundle.quantise or bundle.prune, detectors are made smaller, if they lose little by it.
+    With bundle.quantise or bundle.prune, detectors are made smaller, and with bundle.distil one student takes the
+    place of all, if they lose little by it. optimisation.html shows size, time and AUC of every form.
     """
+    from unmask.deployment.bundle import OPTIMISATION_PAGE
     from unmask.deployment.bundle_stage import run_bundle
     from unmask.deployment.optimise import Recalibration
+    from unmask.schemas import write_atomically
 
-    anew = Recalibration(dataset, inputs["features"], config.ensemble, config.fusion, config.seed) if dataset else None
-    return run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle, recalibration=anew)
+    anew = (
+        Recalibration(
+            dataset, inputs["features"], config.ensemble, config.fusion, config.seed, config.distill, config.train
+        )
+        if dataset
+        else None
+    )
+    outcome = run_bundle(**inputs, extract_config=config.extract, out=out, config=config.bundle, recalibration=anew)
+    if out_sizes is not None:
+        with write_atomically(out_sizes) as temporary:
+            shutil.copyfile(out / OPTIMISATION_PAGE, temporary)
+    return outcome
 
 
 def _given(required: Mapping[str, Path | None]) -> dict[str, Path]:

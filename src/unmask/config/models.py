@@ -385,6 +385,9 @@ class BundleConfig(Section):
     prune: float = Field(
         default=0, ge=0, lt=1, description="share of the smallest weights of each convolution to set to 0; 0 is off"
     )
+    distil: bool = Field(
+        default=False, description="ship one small student of the ensemble alone, if it is good enough; see distill"
+    )
     max_auc_loss: float = Field(
         default=0.01, ge=0, le=0.5, description="an optimised detector that loses more AUC on val than this is dropped"
     )
@@ -392,7 +395,7 @@ class BundleConfig(Section):
 
 
 class DistillConfig(Section):
-    """`unmask distill`; how it is trained stands in `train`."""
+    """`unmask distill` and bundle.distil; how the student is trained stands in `train`."""
 
     student: str = Field(
         default="timm:mobilenetv3_small_050", min_length=1, description="small detector that learns from the ensemble"

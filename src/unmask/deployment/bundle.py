@@ -23,6 +23,8 @@ EXTRACT = "extract.json"
 REFERENCE = "reference.json"
 OPTIMISATION = "optimisation.json"
 OPTIMISATION_PAGE = "optimisation.html"
+# Before the name of a detector that learned from the whole ensemble.
+STUDENT = "student-"
 TEST_SCORES_FILE = "test_scores.parquet"
 FORMAT_VERSION = 1
 INPUT = "images"

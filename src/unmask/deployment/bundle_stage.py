@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,17 @@ from unmask.deployment.bundle import (
 from unmask.deployment.evidence import EVIDENCE, save_evidence
 from unmask.deployment.example import EXAMPLE, save_example
 from unmask.deployment.optimisation_page import render
-from unmask.deployment.optimise import Before, OptimisationInfo, Optimised, Recalibration, optimise, wanted
+from unmask.deployment.optimise import (
+    OptimisationInfo,
+    Recalibration,
+    Trained,
+    VariantRow,
+    as_exported,
+    compare_on_test,
+    smaller_forms,
+    wanted,
+)
+from unmask.deployment.student import try_student
 from unmask.ensemble.apply import calibrated_logits
 from unmask.errors import InputError
 from unmask.media.preprocessing import decode_crop
@@ -41,7 +52,6 @@ from unmask.schemas import (
     TEST_SCORES,
     WINDOWS,
     WINDOWS_FOLDER,
-    AnyPreprocessing,
     DetectorInfo,
     EnsembleInfo,
     ExtractionInfo,
@@ -96,46 +106,86 @@ def run_bundle(
             smaller needs was not given.
         ContractError: A document or table breaks its schema.
     """
-    ensemble_info = EnsembleInfo.load(ensemble / "ensemble.json")
-    fusion_info = FusionInfo.load(fusion / "fusion.json")
+    folders = _folders_by_name(trained, EnsembleInfo.load(ensemble / "ensemble.json").detectors)
+    given = Trained(folders, ensemble, fusion)
     extraction = ExtractionInfo.load(features / "extraction.json")
-    folders = _folders_by_name(trained, ensemble_info.detectors)
-    infos = {name: DetectorInfo.load(folder / "detector.json") for name, folder in folders.items()}
-    _check_same_origin(infos, extraction)
-    with new_directory(out) as folder:
-        crops = _some_crops(faces) if faces is not None else []
-        sounds = _some_sounds(faces) if faces is not None and _any_listens(infos) else []
-        onnx_names = _file_names(ensemble_info.detectors)
-        parity = {
-            name: _export(
-                folders[name],
-                folder / onnx_names[name],
-                ensemble_info,
-                config,
-                sounds if infos[name].preprocessing.modality == "audio" else crops,
-            )
-            for name in ensemble_info.detectors
-        }
-        for name, info in infos.items():
-            info.save(folder / detector_document(onnx_names[name]))
-        optimised = None
-        if wanted(config):
-            before = Before(ensemble, fusion)
-            optimised = _optimise(folder, onnx_names, folders, faces, before, config, recalibration)
-        if optimised is not None:
-            ensemble_info, fusion_info = optimised.ensemble, optimised.fusion
-        ensemble_info.save(folder / ENSEMBLE)
-        fusion_info.save(folder / FUSION)
+    _check_same_origin(_documents(given), extraction)
+    if wanted(config) and (faces is None or recalibration is None):
+        raise InputError(
+            "Making detectors smaller needs the face crops and the data set.",
+            "Give --faces and --dataset, or set bundle.quantise to none, bundle.prune to 0 and bundle.distil to false.",
+        )
+    with new_directory(out) as folder, tempfile.TemporaryDirectory(prefix="unmask-") as work:
+        made = _make(given, faces, Path(work), config, recalibration)
+        info = OptimisationInfo(max_auc_loss=config.max_auc_loss, rows=made.rows)
+        changed = made.trained is not given
+        if changed and recalibration is not None:
+            info, scores = compare_on_test(info, given, made.trained, recalibration)
+            # Those of the run no longer describe what is served.
+            write_table(folder / TEST_SCORES_FILE, scores, TEST_SCORES)
         if evaluation is not None:
-            save_evidence(evaluation, folder, optimised=optimised is not None)
+            save_evidence(evaluation, folder, optimised=changed)
         _save_reference(features, [health.name for health in extraction.health], folder)
         with write_atomically(folder / EXTRACT) as temporary:
             temporary.write_text(extract_config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        preprocessing = {name: info.preprocessing for name, info in infos.items()}
-        # After everything that may still change a detector: whoever serves the bundle repeats these scores.
-        save_example(folder, onnx_names, preprocessing)
-        manifest = _save_manifest(folder, ensemble_info.detectors, onnx_names, preprocessing, parity, extraction)
+        manifest = _save_detectors(made, folder, extraction)
+        # Beside what the manifest names: times differ, and the same parts must give the same bundle.
+        info.save(folder / OPTIMISATION)
+        with write_atomically(folder / OPTIMISATION_PAGE) as temporary:
+            temporary.write_text(render(info), encoding="utf-8")
     return _outcome(out, manifest)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the bundle will hold.
+
+    Attributes:
+        trained: Detectors, ensemble and fusion: those given, or others fitted anew.
+        onnx: Detector to ONNX file.
+        parity: Detector to largest difference of probability between torch and its export.
+        rows: Every form that was tried.
+    """
+
+    trained: Trained
+    onnx: Mapping[str, bytes]
+    parity: Mapping[str, float]
+    rows: list[VariantRow]
+
+
+def _make(
+    given: Trained,
+    faces: Path | None,
+    work: Path,
+    config: BundleConfig,
+    recalibration: Recalibration | None,
+) -> _Made:
+    """Export the detectors, or what was asked for in their place and is good enough."""
+    used, rows = given, []
+    if config.distil and faces is not None and recalibration is not None:
+        student, row = try_student(given, faces, work / "distilled", recalibration)
+        exported, _ = _export_all(given, config, faces)
+        rows += [
+            each.model_copy(
+                update={"kept": student is None, "reason": "replaced by the student" if student else each.reason}
+            )
+            for each in as_exported(exported, given.folders)
+        ]
+        rows.append(row)
+        used = student or given
+    onnx, parity = _export_all(used, config, faces)
+    if (config.quantise != "none" or config.prune > 0) and faces is not None and recalibration is not None:
+        smaller, tried = smaller_forms(onnx, used, faces, work / "smaller", config, recalibration)
+        rows += tried
+        if smaller is not None:
+            return _Made(smaller.trained, smaller.onnx, parity, rows)
+    elif not rows:
+        rows = as_exported(onnx, used.folders)
+    return _Made(used, onnx, parity, rows)
+
+
+def _documents(trained: Trained) -> dict[str, DetectorInfo]:
+    return {name: DetectorInfo.load(folder / "detector.json") for name, folder in trained.folders.items()}
 
 
 def _folders_by_name(trained: Sequence[Path], wanted: Sequence[str]) -> dict[str, Path]:
@@ -181,57 +231,31 @@ def _file_names(detectors: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _export(
-    trained: Path, path: Path, ensemble: EnsembleInfo, config: BundleConfig, items: Sequence[NDArray[Any]]
-) -> float:
-    """Export one detector and return the largest difference of probability to torch."""
+def _export_all(
+    trained: Trained, config: BundleConfig, faces: Path | None
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    """Export all detectors; gives the files, and the largest difference of probability to torch."""
     # Only this part of the room needs torch; scoring imports the rest.
     from unmask.deployment.onnx_export import check_parity, export_onnx, parity, probe_images, probe_sounds
     from unmask.detectors import load_detector
 
-    detector, info = load_detector(trained)
-    content = export_onnx(detector, info.preprocessing)
-    rng = np.random.default_rng(PROBE_SEED)
-    drawn = probe_sounds(rng) if detector.modality == "audio" else probe_images(rng)
-    images: list[NDArray[Any]] = [*drawn, *items]
-    calibrate = partial(_calibrated, ensemble, info.name)
-    difference = parity(detector, content, images, info.preprocessing, calibrate)
-    check_parity(info.name, difference, config.parity_tolerance)
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(content)
-    logger.info("bundle: %s, %.1f MB, differs from torch by %.1e", path.name, len(content) / 1e6, difference)
-    return difference
-
-
-def _optimise(
-    folder: Path,
-    onnx_names: Mapping[str, str],
-    trained: Mapping[str, Path],
-    faces: Path | None,
-    before: Before,
-    config: BundleConfig,
-    recalibration: Recalibration | None,
-) -> Optimised | None:
-    """Replace the exported detectors by smaller forms that are good enough, and write down what was tried."""
-    if faces is None or recalibration is None:
-        raise InputError(
-            "Making detectors smaller needs the face crops and the data set.",
-            "Give --faces and --dataset, or set bundle.quantise to none and bundle.prune to 0.",
+    ensemble = EnsembleInfo.load(trained.ensemble / "ensemble.json")
+    infos = _documents(trained)
+    crops = _some_crops(faces) if faces is not None else []
+    sounds = _some_sounds(faces) if faces is not None and _any_listens(infos) else []
+    onnx, differences = {}, {}
+    for name, folder in trained.folders.items():
+        detector, info = load_detector(folder)
+        onnx[name] = export_onnx(detector, info.preprocessing)
+        rng = np.random.default_rng(PROBE_SEED)
+        inputs: list[NDArray[Any]] = (
+            [*probe_sounds(rng), *sounds] if detector.modality == "audio" else [*probe_images(rng), *crops]
         )
-    onnx = {name: (folder / file).read_bytes() for name, file in onnx_names.items()}
-    with tempfile.TemporaryDirectory(prefix="unmask-") as work:
-        kept, tried = optimise(onnx, trained, faces, before, Path(work), config, recalibration)
-    info = kept.info if kept else OptimisationInfo(max_auc_loss=config.max_auc_loss, rows=tried)
-    info.save(folder / OPTIMISATION)
-    with write_atomically(folder / OPTIMISATION_PAGE) as temporary:
-        temporary.write_text(render(info), encoding="utf-8")
-    if kept is not None:
-        for name, content in kept.onnx.items():
-            with write_atomically(folder / onnx_names[name]) as temporary:
-                temporary.write_bytes(content)
-        # Those of the 32-bit detectors no longer describe what is served.
-        write_table(folder / TEST_SCORES_FILE, kept.scores, TEST_SCORES)
-    return kept
+        calibrate = partial(_calibrated, ensemble, name)
+        differences[name] = parity(detector, onnx[name], inputs, info.preprocessing, calibrate)
+        check_parity(name, differences[name], config.parity_tolerance)
+        logger.info("bundle: %s, %.1f MB, differs from torch by %.1e", name, len(onnx[name]) / 1e6, differences[name])
+    return onnx, differences
 
 
 def _calibrated(ensemble: EnsembleInfo, name: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -268,20 +292,26 @@ def _save_reference(features: Path, names: Sequence[str], folder: Path) -> None:
     feature_reference(rows, present).save(folder / REFERENCE)
 
 
-def _save_manifest(
-    folder: Path,
-    detectors: Sequence[str],
-    onnx_names: Mapping[str, str],
-    preprocessing: Mapping[str, AnyPreprocessing],
-    parity: Mapping[str, float],
-    extraction: ExtractionInfo,
-) -> Manifest:
+def _save_detectors(made: _Made, folder: Path, extraction: ExtractionInfo) -> Manifest:
+    """Write detectors, ensemble and fusion, and at the end the manifest of all that lies in the folder."""
+    ensemble = EnsembleInfo.load(made.trained.ensemble / "ensemble.json")
+    onnx_names = _file_names(ensemble.detectors)
+    infos = _documents(made.trained)
+    for name, file in onnx_names.items():
+        infos[name].save(folder / detector_document(file))
+        with write_atomically(folder / file) as temporary:
+            temporary.write_bytes(made.onnx[name])
+    ensemble.save(folder / ENSEMBLE)
+    FusionInfo.load(made.trained.fusion / "fusion.json").save(folder / FUSION)
+    preprocessing = {name: infos[name].preprocessing for name in onnx_names}
+    # Whoever serves the bundle repeats these scores.
+    save_example(folder, onnx_names, preprocessing)
     manifest = Manifest(
         unmask_version=__version__,
-        detectors=list(detectors),
-        onnx=dict(onnx_names),
-        preprocessing=dict(preprocessing),
-        parity=dict(parity),
+        detectors=list(ensemble.detectors),
+        onnx=onnx_names,
+        preprocessing=preprocessing,
+        parity=dict(made.parity),
         files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         dataset_version=extraction.dataset_version,
         extractor_version=extraction.extractor_version,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unmask import detectors, metrics
 from unmask.config import DistillConfig, TrainConfig
+from unmask.deployment.bundle import STUDENT
 from unmask.ensemble.apply import video_logits
 from unmask.errors import InputError
 from unmask.schemas import (
@@ -144,7 +145,7 @@ def run_distill(
     """
     settings = training.resolved_for(config.student)
     taught = read_table(ensemble / "scores.parquet", VIDEO_SCORES).to_pandas()
-    name = f"student-{config.student}"
+    name = STUDENT + config.student
     with reproducible(settings, seed) as threads:
         prepared = prepare(config.student, dataset, faces, features, settings, seed, threads=threads)
         trainer = prepared.trainer(settings)

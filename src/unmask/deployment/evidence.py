@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from unmask.schemas import Document, Estimate, EvaluationInfo, OperatingPoint
 
 EVIDENCE = "evidence.json"
 FIGURES = ("roc_auc", "accuracy", "recall", "precision", "brier", "ece", "ece_if_calibrated")
+DRAWN_ONLY = (
+    "A demonstration: this detector has seen only drawn faces of the rendered sample set. What it says of real people "
+    "means nothing."
+)
 
 
 class EvidenceInfo(Document):
@@ -22,6 +27,7 @@ class EvidenceInfo(Document):
         n_scored: Test samples with a score.
         n_unscored: Reason to test samples without one.
         warnings: Sentences for the reader.
+        notice: What every reader of a verdict must know first; empty when there is nothing of that kind.
         optimised: Whether detectors were changed after these figures were measured; ``optimisation.json`` has the
             figures of what is served.
     """
@@ -34,6 +40,7 @@ class EvidenceInfo(Document):
     n_scored: int
     n_unscored: dict[str, int]
     warnings: list[str]
+    notice: str = ""
     optimised: bool = False
 
 
@@ -62,7 +69,16 @@ def save_evidence(evaluation: Path, folder: Path, *, optimised: bool) -> Evidenc
         n_scored=info.n_scored,
         n_unscored=info.n_unscored,
         warnings=info.warnings,
+        notice=DRAWN_ONLY if _drawn_only(info.slices) else "",
         optimised=optimised,
     )
     evidence.save(folder / EVIDENCE)
     return evidence
+
+
+def _drawn_only(slices: Mapping[str, object]) -> bool:
+    # Scoring imports this module, and needs nothing of what renders.
+    from unmask.data.sampleset.forgery import MANIPULATIONS
+
+    seen = {name.partition("=")[2] for name in slices if name.startswith("manipulation=")}
+    return bool(seen) and seen <= set(MANIPULATIONS)

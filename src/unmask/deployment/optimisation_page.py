@@ -10,6 +10,7 @@ from unmask.schemas import Estimate
 
 NAMES = {
     "float32": "32 bit, as exported",
+    "student": "student of the ensemble",
     "pruned": "pruned",
     "static": "8 bit, ranges from crops",
     "dynamic": "8 bit, ranges at run time",
@@ -39,30 +40,37 @@ def render(info: OptimisationInfo) -> str:
     rows = "".join(_row(row) for row in info.rows)
     facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in _facts(info))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Optimisation of the detectors</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Size, time and AUC of the detectors</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><h1>Optimisation of the detectors</h1><ul>{facts}</ul>"
+        f"<body><h1>Size, time and AUC of the detectors</h1><ul>{facts}</ul>"
         f"<table><caption>Every form that was tried</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></body></html>\n"
     )
 
 
 def _facts(info: OptimisationInfo) -> list[str]:
-    facts = [
-        f"A form is kept only if it loses at most {info.max_auc_loss:g} AUC on val. Ranges of 8-bit values "
-        "come from crops of train; ensemble, fusion and thresholds were fitted anew on calib.",
-        "CPU time is the median over calls with one crop on one thread, without preprocessing.",
-    ]
+    facts = ["CPU time is the median over calls with one crop on one thread, without preprocessing."]
+    if all(row.variant == "float32" for row in info.rows):
+        wishes = "bundle.quantise, bundle.prune and bundle.distil"
+        return [*facts, f"Nothing smaller was asked for ({wishes}): the bundle holds the detectors as exported."]
+    facts.insert(
+        0,
+        f"Another form is kept only if it loses at most {info.max_auc_loss:g} AUC on val, a student only inside the "
+        "bound of distill.max_auc_loss. Ranges of 8-bit values come from crops of train; ensemble, fusion and "
+        "thresholds were fitted anew on calib.",
+    )
     if any(row.variant == "pruned" for row in info.rows):
         facts.append("ONNX Runtime computes with zeros as with any number: pruning makes nothing quicker.")
     if info.test_difference is None:
         return [*facts, "No smaller form was kept: the bundle holds the detectors as they were exported."]
+    alone = ""
+    if info.flipped_uncalibrated is not None:
+        alone = f"; {_percent(info.flipped_uncalibrated)} if only the detectors had been exchanged"
     return [
         *facts,
         f"Fusion on test: AUC {info.test_auc_before} before, {info.test_auc_after} after; "
         f"difference {_signed(info.test_difference)}.",
-        f"Verdicts on test that differ: {_percent(info.flipped)} after calibrating anew; "
-        f"{_percent(info.flipped_uncalibrated)} if only the detectors had been exchanged.",
+        f"Verdicts on test that differ: {_percent(info.flipped)} after calibrating anew{alone}.",
     ]
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask import metrics
-from unmask.config import BundleConfig, EnsembleConfig, FusionConfig
+from unmask.config import BundleConfig, DistillConfig, EnsembleConfig, FusionConfig, TrainConfig
 from unmask.deployment.paired import own_scores, read_samples
 from unmask.deployment.rescoring import feature_columns, onnx_logits, session, stored_items
 from unmask.deployment.shrinking import prune, quantise_dynamic, quantise_static
@@ -48,7 +48,7 @@ RESAMPLES = 2000
 SEED = 21
 TIMED_CALLS, WARM_UP_CALLS = 30, 5
 MEGABYTE = 1e6
-Variant = Literal["float32", "pruned", "static", "dynamic"]
+Variant = Literal["float32", "student", "pruned", "static", "dynamic"]
 
 
 class VariantRow(Document):
@@ -56,12 +56,13 @@ class VariantRow(Document):
 
     Attributes:
         detector: Its name.
-        variant: float32 (the export), pruned, static or dynamic.
+        variant: float32 (the export), student (of the whole ensemble), pruned, static or dynamic.
         size_mb: Of the ONNX file.
         compressed_mb: Of the file after zlib.
         p50_ms: Median CPU time of one crop on one thread, without preprocessing.
         val_auc: Video-level AUC on val.
-        val_loss: AUC of float32 minus this one, on the same samples; null for float32.
+        val_loss: AUC of float32 minus this one, on the same samples, and of the ensemble for a student; null for
+            float32.
         kept: Whether the bundle holds it.
         reason: Why, or why not.
     """
@@ -83,11 +84,12 @@ class OptimisationInfo(Document):
     Attributes:
         max_auc_loss: The bound.
         rows: Every form of every detector.
-        test_auc_before: Fusion with the 32-bit detectors, on test; null, as the next ones, when all of them were kept.
+        test_auc_before: Fusion with the detectors as trained, on test; null, as the next ones, when all were kept.
         test_auc_after: Fusion with those that the bundle holds, calibrated anew.
         test_difference: After minus before, on the same samples.
         flipped: Share of test samples whose verdict differs, each at its own threshold, after recalibration.
-        flipped_uncalibrated: The same if calibration and thresholds had been left as they were.
+        flipped_uncalibrated: The same if only the form had changed, and calibration and thresholds were left; null when
+            no form was.
     """
 
     max_auc_loss: float
@@ -109,6 +111,8 @@ class Recalibration:
         ensemble: Settings of `unmask ensemble`.
         fusion: Settings of `unmask fuse`.
         seed: Of the run.
+        distil: The student that bundle.distil trains, and its bound.
+        training: How it is trained.
     """
 
     dataset: Path
@@ -116,61 +120,81 @@ class Recalibration:
     ensemble: EnsembleConfig
     fusion: FusionConfig
     seed: int
+    distil: DistillConfig = field(default_factory=DistillConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)
-class Before:
-    """How the 32-bit detectors were combined.
+class Trained:
+    """What a bundle is made of.
 
     Attributes:
+        folders: Detector to the folder that `unmask train` wrote, in the order of the ensemble.
         ensemble: Folder that `unmask ensemble` wrote.
         fusion: Folder that `unmask fuse` wrote.
     """
 
+    folders: Mapping[str, Path]
     ensemble: Path
     fusion: Path
 
 
 @dataclass(frozen=True)
-class Optimised:
-    """What goes into the bundle.
+class Smaller:
+    """Detectors of which at least one has another form.
 
     Attributes:
         onnx: Detector to ONNX file.
-        ensemble: Fitted anew.
-        fusion: Fitted anew.
-        scores: Rows of TEST_SCORES of these.
-        info: What was tried.
+        trained: These detectors with ensemble and fusion fitted anew, below the folder for what lies in between.
     """
 
     onnx: dict[str, bytes]
-    ensemble: EnsembleInfo
-    fusion: FusionInfo
-    scores: pd.DataFrame
-    info: OptimisationInfo
+    trained: Trained
 
 
 def wanted(config: BundleConfig) -> bool:
     """Whether the settings ask for any of this."""
-    return config.quantise != "none" or config.prune > 0
+    return config.quantise != "none" or config.prune > 0 or config.distil
 
 
-def optimise(
+def as_exported(onnx: Mapping[str, bytes], folders: Mapping[str, Path]) -> list[VariantRow]:
+    """Describe detectors of which no other form is tried, by the scores of their training.
+
+    Args:
+        onnx: Detector to its exported ONNX file.
+        folders: Detector to the folder that `unmask train` wrote.
+
+    Returns:
+        A row each.
+    """
+    rows = []
+    for name, content in onnx.items():
+        info = DetectorInfo.load(folders[name] / "detector.json")
+        auc = Estimate(value=None, n=0)
+        if (folders[name] / "scores.parquet").is_file():
+            frames = read_table(folders[name] / "scores.parquet", FRAME_SCORES).to_pandas()
+            labelled = video_logits(_labelled_val(frames), info.aggregation)
+            auc = _auc(labelled, labelled["logit"].to_numpy(np.float64))
+        rows.append(
+            describe_form(name, "float32", content, info.preprocessing, auc, None, kept=True, reason="as exported")
+        )
+    return rows
+
+
+def smaller_forms(
     onnx: Mapping[str, bytes],
-    folders: Mapping[str, Path],
+    trained: Trained,
     faces: Path,
-    before: Before,
     work: Path,
     config: BundleConfig,
     recalibration: Recalibration,
-) -> tuple[Optimised | None, list[VariantRow]]:
+) -> tuple[Smaller | None, list[VariantRow]]:
     """Try smaller forms of the detectors, keep those that lose little, and calibrate anew.
 
     Args:
         onnx: Detector to its exported ONNX file, in the order of the ensemble.
-        folders: Detector to the folder that `unmask train` wrote.
+        trained: The same detectors as they were trained.
         faces: Face crops of all splits.
-        before: How the 32-bit detectors were combined.
         work: An empty folder for what lies in between.
         config: What to try, and the bound.
         recalibration: What fitting anew needs.
@@ -185,14 +209,74 @@ def optimise(
     rows: list[VariantRow] = []
     kept: dict[str, bytes] = {}
     for name, content in onnx.items():
-        tried = _try_detector(name, content, folders[name], faces, config)
+        tried = _try_detector(name, content, trained.folders[name], faces, config)
         rows += [row for row, _ in tried]
         kept[name] = next((made for row, made in tried if row.kept), content)
     if all(kept[name] == onnx[name] for name in onnx):
         logger.info("bundle: no smaller form is kept; the detectors stay as they are")
         return None, rows
-    _refit(kept, folders, faces, work, recalibration)
-    return _report(kept, work, rows, before, config, recalibration), rows
+    folders = _rescore_all(kept, trained.folders, faces, work)
+    return Smaller(kept, calibrate_anew(folders, work, recalibration)), rows
+
+
+def calibrate_anew(folders: Mapping[str, Path], work: Path, recalibration: Recalibration) -> Trained:
+    """Run the stages `ensemble` and `fuse` on other detectors.
+
+    Args:
+        folders: Detector to a folder with its document and its scores of all splits.
+        work: Where ``ensemble`` and ``fusion`` are written.
+        recalibration: What fitting anew needs.
+
+    Returns:
+        The detectors with their new ensemble and fusion.
+    """
+    from unmask.ensemble.ensemble_stage import run_ensemble
+    from unmask.fusion.fuse_stage import run_fuse
+
+    data, seed = recalibration.dataset, recalibration.seed
+    ensemble, fusion = work / "ensemble", work / "fusion"
+    run_ensemble(data, list(folders.values()), ensemble, recalibration.ensemble, seed)
+    run_fuse(data, ensemble, recalibration.features, fusion, recalibration.fusion, seed)
+    return Trained(folders, ensemble, fusion)
+
+
+def describe_form(
+    name: str,
+    variant: Variant,
+    content: bytes,
+    preprocessing: AnyPreprocessing,
+    val_auc: Estimate,
+    val_loss: Estimate | None,
+    *,
+    kept: bool,
+    reason: str,
+) -> VariantRow:
+    """Measure size and time of one form of a detector.
+
+    Args:
+        name: The detector.
+        variant: The form.
+        content: The ONNX file.
+        preprocessing: Gives the shape of its input.
+        val_auc: See `VariantRow`.
+        val_loss: See `VariantRow`.
+        kept: See `VariantRow`.
+        reason: See `VariantRow`.
+
+    Returns:
+        Its row of the table.
+    """
+    return VariantRow(
+        detector=name,
+        variant=variant,
+        size_mb=len(content) / MEGABYTE,
+        compressed_mb=len(zlib.compress(content, 6)) / MEGABYTE,
+        p50_ms=median_ms(content, preprocessing.input_shape),
+        val_auc=val_auc,
+        val_loss=val_loss,
+        kept=kept,
+        reason=reason,
+    )
 
 
 # --- one detector ----------------------------------------------------------------------------------------------------
@@ -203,7 +287,7 @@ def _try_detector(
 ) -> list[tuple[VariantRow, bytes]]:
     info = DetectorInfo.load(folder / "detector.json")
     frames = read_table(folder / "scores.parquet", FRAME_SCORES).to_pandas()
-    val = rows_for_choice(frames.loc[frames["split"] == "val"].dropna(subset=["label"]), {"val"}, "optimisation")
+    val = _labelled_val(frames)
     if val["label"].nunique() < 2:
         raise InputError("val has no crops of both classes, so no smaller detector can be judged.", "Add media.")
     labelled = video_logits(val, info.aggregation)
@@ -216,6 +300,10 @@ def _try_detector(
         own = _video_scores(made, val, faces, info)
         tried.append((_row(name, variant, made, info.preprocessing, labelled, own, exact), made))
     return _choose(base, content, tried, config)
+
+
+def _labelled_val(frames: pd.DataFrame) -> pd.DataFrame:
+    return rows_for_choice(frames.loc[frames["split"] == "val"].dropna(subset=["label"]), {"val"}, "optimisation")
 
 
 def _makers(
@@ -294,22 +382,17 @@ def _row(
     scores: NDArray[np.float64],
     exact: NDArray[np.float64] | None,
 ) -> VariantRow:
-    labels, groups = labelled["label"].to_numpy(np.int64), _groups(labelled)
-    rng = np.random.default_rng(SEED)
     loss = None
     if exact is not None:
+        labels, groups, rng = labelled["label"].to_numpy(np.int64), _groups(labelled), np.random.default_rng(SEED)
         loss = metrics.paired_difference(metrics.roc_auc, labels, scores, exact, groups, rng=rng, resamples=RESAMPLES)
-    return VariantRow(
-        detector=name,
-        variant=variant,
-        size_mb=len(content) / MEGABYTE,
-        compressed_mb=len(zlib.compress(content, 6)) / MEGABYTE,
-        p50_ms=median_ms(content, preprocessing.input_shape),
-        val_auc=metrics.bootstrap_estimate(metrics.roc_auc, labels, scores, groups, rng=rng, resamples=RESAMPLES),
-        val_loss=loss,
-        kept=False,
-        reason="",
-    )
+    auc = _auc(labelled, scores)
+    return describe_form(name, variant, content, preprocessing, auc, loss, kept=False, reason="")
+
+
+def _auc(labelled: pd.DataFrame, scores: NDArray[np.float64]) -> Estimate:
+    labels, rng = labelled["label"].to_numpy(np.int64), np.random.default_rng(SEED)
+    return metrics.bootstrap_estimate(metrics.roc_auc, labels, scores, _groups(labelled), rng=rng, resamples=RESAMPLES)
 
 
 def median_ms(content: bytes, input_shape: Sequence[int], calls: int = TIMED_CALLS) -> float:
@@ -380,77 +463,75 @@ def _groups(rows: pd.DataFrame) -> NDArray[np.object_]:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def _refit(
-    kept: Mapping[str, bytes], folders: Mapping[str, Path], faces: Path, work: Path, recalibration: Recalibration
-) -> None:
-    """Score all splits with what is kept, and run the stages `ensemble` and `fuse` on that, below ``work``."""
-    from unmask.ensemble.ensemble_stage import run_ensemble
-    from unmask.fusion.fuse_stage import run_fuse
-
-    trained = []
+def _rescore_all(kept: Mapping[str, bytes], folders: Mapping[str, Path], faces: Path, work: Path) -> dict[str, Path]:
+    """Score all splits with what is kept; gives a folder like one of a training for each detector."""
+    made = {}
     for index, (name, content) in enumerate(kept.items()):
         info = DetectorInfo.load(folders[name] / "detector.json")
         frames = read_table(folders[name] / "scores.parquet", FRAME_SCORES).to_pandas()
         folder = work / f"detector-{index}"
         write_table(folder / "scores.parquet", _rescored(content, frames, faces, info.preprocessing), FRAME_SCORES)
         info.save(folder / "detector.json")
-        trained.append(folder)
-    data, seed = recalibration.dataset, recalibration.seed
-    run_ensemble(data, trained, work / "ensemble", recalibration.ensemble, seed)
-    run_fuse(data, work / "ensemble", recalibration.features, work / "fusion", recalibration.fusion, seed)
+        made[name] = folder
+    return made
 
 
-def _report(
-    kept: dict[str, bytes],
-    work: Path,
-    rows: list[VariantRow],
-    before: Before,
-    config: BundleConfig,
-    recalibration: Recalibration,
-) -> Optimised:
+def compare_on_test(
+    info: OptimisationInfo, given: Trained, changed: Trained, recalibration: Recalibration
+) -> tuple[OptimisationInfo, pd.DataFrame]:
+    """Report on test what the change of detectors did; nothing is chosen by it.
+
+    Args:
+        info: What was tried.
+        given: As the run trained and calibrated it.
+        changed: What the bundle holds.
+        recalibration: Names the data set and the features.
+
+    Returns:
+        The same with figures on test, and rows of TEST_SCORES of what the bundle holds.
+    """
     samples = read_samples(recalibration.dataset)
-    original, after = own_scores(samples, before.fusion), own_scores(samples, work / "fusion")
+    original, after = own_scores(samples, given.fusion), own_scores(samples, changed.fusion)
     both = original.merge(after[["sample_id", "probability"]], on="sample_id", suffixes=("", "_after"))
-    old, new = (FusionInfo.load(folder / "fusion.json") for folder in (before.fusion, work / "fusion"))
-    thresholds = [info.operating_points[info.default_operating_point].threshold for info in (old, new)]
     labels, groups = both["label"].to_numpy(np.int64), _groups(both)
     columns = [both[name].to_numpy(np.float64) for name in ("probability", "probability_after")]
-    called = [column >= threshold for column, threshold in zip(columns, thresholds, strict=True)]
-    aucs = [
-        metrics.bootstrap_estimate(
-            metrics.roc_auc, labels, column, groups, rng=np.random.default_rng(SEED), resamples=RESAMPLES
-        )
-        for column in columns
-    ]
-    info = OptimisationInfo(
-        max_auc_loss=config.max_auc_loss,
-        rows=rows,
-        test_auc_before=aucs[0],
-        test_auc_after=aucs[1],
-        test_difference=metrics.paired_difference(
-            metrics.roc_auc,
-            labels,
-            columns[0],
-            columns[1],
-            groups,
-            rng=np.random.default_rng(SEED),
-            resamples=RESAMPLES,
-        ),
-        flipped=metrics.clopper_pearson(int((called[0] != called[1]).sum()), len(both)),
-        flipped_uncalibrated=_flipped_uncalibrated(work, before, recalibration, both, called[0]),
+    called = [column >= _threshold(trained) for column, trained in zip(columns, (given, changed), strict=True)]
+    difference = metrics.paired_difference(
+        metrics.roc_auc,
+        labels,
+        columns[0],
+        columns[1],
+        groups,
+        rng=np.random.default_rng(SEED),
+        resamples=RESAMPLES,
     )
-    return Optimised(kept, EnsembleInfo.load(work / "ensemble" / "ensemble.json"), new, after, info)
+    uncalibrated = None
+    if given.folders.keys() == changed.folders.keys():
+        uncalibrated = _flipped_uncalibrated(given, changed, recalibration, both, called[0])
+    figures = {
+        "test_auc_before": _auc(both, columns[0]),
+        "test_auc_after": _auc(both, columns[1]),
+        "test_difference": difference,
+        "flipped": metrics.clopper_pearson(int((called[0] != called[1]).sum()), len(both)),
+        "flipped_uncalibrated": uncalibrated,
+    }
+    return info.model_copy(update=figures), after
+
+
+def _threshold(trained: Trained) -> float:
+    fusion = FusionInfo.load(trained.fusion / "fusion.json")
+    return fusion.operating_points[fusion.default_operating_point].threshold
 
 
 def _flipped_uncalibrated(
-    work: Path, before: Before, recalibration: Recalibration, both: pd.DataFrame, called: NDArray[np.bool_]
+    given: Trained, changed: Trained, recalibration: Recalibration, both: pd.DataFrame, called: NDArray[np.bool_]
 ) -> Estimate:
-    """Count the verdicts that would turn if only the detectors had been exchanged."""
-    ensemble = EnsembleInfo.load(before.ensemble / "ensemble.json")
-    fusion = FusionInfo.load(before.fusion / "fusion.json")
+    """Count the verdicts that would turn if only the form of the detectors had been exchanged."""
+    ensemble = EnsembleInfo.load(given.ensemble / "ensemble.json")
+    fusion = FusionInfo.load(given.fusion / "fusion.json")
     columns = []
-    for index in range(len(ensemble.detectors)):
-        folder = work / f"detector-{index}"
+    for name in ensemble.detectors:
+        folder = changed.folders[name]
         frames = read_table(folder / "scores.parquet", FRAME_SCORES).to_pandas()
         aggregation = DetectorInfo.load(folder / "detector.json").aggregation
         logits = video_logits(frames, aggregation).set_index("sample_id")["logit"]
@@ -458,5 +539,4 @@ def _flipped_uncalibrated(
     logit, _, _ = apply_ensemble(ensemble, np.stack(columns, axis=1))
     features = feature_columns(recalibration.features, both["sample_id"].tolist())
     probability = apply_fusion(fusion, logit, features)
-    threshold = fusion.operating_points[fusion.default_operating_point].threshold
-    return metrics.clopper_pearson(int(((probability >= threshold) != called).sum()), len(both))
+    return metrics.clopper_pearson(int(((probability >= _threshold(given)) != called).sum()), len(both))

@@ -32,6 +32,7 @@ from unmask.deployment.bundle import (
     read_manifest,
 )
 from unmask.deployment.cautions import cautions
+from unmask.deployment.evidence import EVIDENCE, EvidenceInfo
 from unmask.deployment.examine import Examined, UnmeasurableError, examine
 from unmask.deployment.providers import choose_providers
 from unmask.deployment.verdict import DetectorEvidence, FeatureEvidence, RuleEvidence, TimelinePoint, Verdict, decide
@@ -85,6 +86,7 @@ class Bundle:
         reference: What is usual, feature by feature.
         sessions: Detector name to its loaded ONNX file.
         timeline_crops: Crops a face that the detectors look at for the course over time.
+        notice: What every reader of a verdict must know first; often empty.
     """
 
     folder: Path
@@ -97,6 +99,7 @@ class Bundle:
     reference: FeatureReference
     sessions: Mapping[str, Any]
     timeline_crops: int = TIMELINE_CROPS
+    notice: str = ""
 
     @classmethod
     def load(
@@ -146,6 +149,7 @@ class Bundle:
             reference=parse_document(contents, REFERENCE, FeatureReference, folder),
             sessions={name: _session(contents[file], threads, chosen) for name, file in manifest.onnx.items()},
             timeline_crops=timeline_crops,
+            notice=parse_document(contents, EVIDENCE, EvidenceInfo, folder).notice if EVIDENCE in contents else "",
         )
 
     @property
@@ -218,7 +222,7 @@ class Bundle:
             timeline=[] if facts.modality == "image" else self._timeline(measurement, by_crop, by_window),
             method=None if probability is None else self.fusion.method,
             rules=self._rule_evidence(logit, measurement.features) if probability is not None else [],
-            warnings=cautions(facts, measurement, self.extract, self.reference, point),
+            warnings=[*filter(None, [self.notice]), *cautions(facts, measurement, self.extract, self.reference, point)],
             model_version=self.version,
             seconds=time.perf_counter() - start,
         )

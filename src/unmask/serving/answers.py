@@ -261,10 +261,13 @@ def in_words(verdict: Verdict) -> str:
         )
     side = "at or above" if verdict.probability >= verdict.threshold else "below"
     seen = "shows traces of forgery" if verdict.verdict == "fake" else "shows no clear trace of forgery"
-    sentences = [
-        f"This {what} {seen}. Of files that look like this to the detectors, {chance} are fakes; that is {side} the "
-        f"threshold of {100 * verdict.threshold:.0f} %."
-    ]
+    meaning = f"Of files that look like this to the detectors, {chance} are fakes"
+    if verdict.method == "fallback":
+        meaning = (
+            f"The estimate is {100 * verdict.probability:.0f} %, an average by written weights, because there were too "
+            "few labelled files to learn what it means"
+        )
+    sentences = [f"This {what} {seen}. {meaning}; that is {side} the threshold of {100 * verdict.threshold:.0f} %."]
     if abs(verdict.probability - verdict.threshold) < 0.1:
         sentences.append("It is close to the threshold: small changes of the file could turn the verdict.")
     if verdict.verdict == "real":

@@ -43,7 +43,9 @@ function complain(error) {
     return;
   }
   const titles = { too_large: "The file is too large", too_long: "The video is too long", busy: "The server is busy",
-    not_measurable: "This file cannot be judged by this detector", unsupported: "This kind of file is not read here" };
+    not_measurable: "This file cannot be judged by this detector", unsupported: "This kind of file is not read here", truncated: "The file is incomplete", corrupt: "The file is damaged",
+    unreadable: "The file is damaged", crashed: "The file is damaged", empty_file: "The file is empty",
+    timeout: "The file takes too long here", unreachable: "There is no connection" };
   $("problem").replaceChildren(el("h2", {}, titles[error.code] || "That did not work"), el("p", {}, error.message),
     error.fix ? el("p", {}, error.fix) : null, error.requestId ? el("p", { class: "hint" }, `Request ${error.requestId}`) : null);
   show("problem", true);
@@ -114,10 +116,17 @@ function person() {
 
 function present(analysis, file) {
   const shown = faces(analysis, load);
+  const view = preview(file, analysis);
+  const film = view.querySelector("video");
+  const seek = film && ((second) => {
+    film.currentTime = second;
+    film.scrollIntoView({ block: "center" });
+    film.play().catch(() => film.focus());
+  });
   const parts = [
-    banner(analysis),
-    el("div", { class: "two" }, preview(file, analysis), opinion(analysis)),
-    warnings(analysis), timeline(analysis), shown?.card, evidence(analysis), unmeasured(analysis), reliability(analysis, models),
+    banner(analysis), warnings(analysis),
+    el("div", { class: "two" }, view, opinion(analysis)),
+    timeline(analysis, seek), shown?.card, evidence(analysis), unmeasured(analysis), reliability(analysis, models),
   ];
   $("result").replaceChildren(...parts.filter(Boolean));
   show("work", false);

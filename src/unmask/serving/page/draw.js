@@ -89,8 +89,12 @@ function spread(analysis) {
   const known = analysis.detectors.filter((detector) => detector.probability !== null);
   if (known.length < 2) return null;
   const values = known.map((detector) => detector.probability);
-  return el("p", { class: "hint" }, `The ${known.length} detectors alone say between ${percent(Math.min(...values))} and `
-    + `${percent(Math.max(...values))}.`);
+  const [low, high] = [percent(Math.min(...values)), percent(Math.max(...values))];
+  const said = low === high ? `Each of the ${known.length} detectors alone says ${low}.`
+    : `The ${known.length} detectors alone say between ${low} and ${high}.`;
+  const learned = analysis.method === "fallback" ? ""
+    : " The estimate above is what such answers together meant on files whose truth is known.";
+  return el("p", { class: "hint" }, said + learned);
 }
 
 export function warnings(analysis) {
@@ -99,7 +103,8 @@ export function warnings(analysis) {
     el("ul", {}, ...analysis.warnings.map((text) => el("li", {}, text))));
 }
 
-export function timeline(analysis) {
+// `seek`, where there is a film to look at, shows it from a second on.
+export function timeline(analysis, seek = null) {
   const points = analysis.timeline;
   const sound = analysis.modality === "audio";
   if (!points.length) return null;
@@ -116,8 +121,11 @@ export function timeline(analysis) {
   const ends = el("p", { class: "hint" }, `From 0:00 to ${clock(total)}. The higher and the more orange a second, the more `
     + `the detectors ${sound ? "hear" : "see"} a fake in it; the dashed line is one half. Gaps: ${sound ? "not listened to" : "no face"}.`);
   const stretches = analysis.stretches.length
-    ? el("ul", {}, ...analysis.stretches.map((part) => el("li", {},
-      `${clock(part.start_s)} to ${clock(part.end_s)}: up to ${percent(part.probability)}`)))
+    ? el("ul", { class: seek ? "stretches" : null }, ...analysis.stretches.map((part) => {
+      const text = `${clock(part.start_s)} to ${clock(part.end_s)}: up to ${percent(part.probability)}`;
+      return el("li", {}, seek ? el("button", { type: "button", class: "button", "aria-label": `Play from ${text}`,
+        onclick: () => seek(part.start_s) }, `▶ ${text}`) : text);
+    }))
     : el("p", {}, "No stretch stands out.");
   const table = el("table", { class: "visually-hidden" }, el("caption", {}, "Probability of a fake, second by second"),
     el("tbody", {}, ...points.map((point) => el("tr", {}, el("th", { scope: "row" }, clock(point.second)),
@@ -177,7 +185,7 @@ function measured(feature) {
       feature.bias ? ` Mind: ${feature.bias}` : ""));
 }
 
-export function evidence(analysis, { open = false } = {}) {
+export function evidence(analysis) {
   const card = el("div", { class: "card" }, el("h2", {}, "The evidence"));
   const known = analysis.detectors.filter((detector) => detector.probability !== null);
   if (known.length) {
@@ -197,7 +205,7 @@ export function evidence(analysis, { open = false } = {}) {
     there.sort((a, b) => Math.abs(b.contribution || 0) - Math.abs(a.contribution || 0));
     const moving = there.filter((feature) => Math.abs(feature.contribution || 0) >= 0.02).length;
     const note = moving ? `(${there.length} measured, ${moving} moved the estimate)` : `(${there.length} measured, for information)`;
-    add(card, el("details", { open }, el("summary", {}, `${title} `, el("span", { class: "hint" }, note)),
+    add(card, el("details", {}, el("summary", {}, `${title} `, el("span", { class: "hint" }, note)),
       el("ul", { class: "evidence" }, ...there.map(measured))));
   }
   return known.length || any ? card : null;
@@ -221,6 +229,8 @@ export function reliability(analysis, models) {
     add(card, el("p", {}, "How reliable this version is, is unknown here."));
     return card;
   }
+  add(card, el("p", { class: "hint" }, "Ranges in brackets hold the true value in 95 of 100 cases. Wide ones come from few "
+    + "files and say little."));
   if (model.test) add(card, ...onTest(model.test));
   const point = model.operating_point;
   add(card, 

@@ -19,8 +19,9 @@ async function main() {
     if (plain) plain.card.querySelectorAll("button").forEach((button) => button.remove());
     if (maps) maps.card.querySelector("h2").textContent = "The same faces with heat maps";
     const parts = [banner(analysis), warnings(analysis), timeline(analysis), plain?.card, maps?.card,
-      evidence(analysis, { open: true }), unmeasured(analysis), reliability(analysis, models)];
+      evidence(analysis), unmeasured(analysis), reliability(analysis, models)];
     $("result").replaceChildren(...parts.filter(Boolean));
+    for (const part of document.querySelectorAll("details")) part.open = true;  // paper cannot be opened
     $("result").hidden = false;
     await Promise.all([plain?.ready, maps?.ready]);
     document.body.dataset.ready = "yes";
