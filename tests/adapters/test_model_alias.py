@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from unmask.adapters.model_alias import AliasSource
 from unmask.adapters.tracking import MANIFEST_TAG, connected
+from unmask.cli import cli
 from unmask.errors import InputError
 from unmask.schemas import sha256_file
 from unmask.serving.models import Follower
@@ -78,3 +80,9 @@ def test_a_number_never_moves(store: str) -> None:
     assert source.current().key == "7"
     with pytest.raises(InputError, match="names no registered model"):
         AliasSource("https://somewhere/model", store)
+
+
+def test_the_command_says_what_is_missing_before_it_starts(store: str) -> None:
+    result = CliRunner().invoke(cli, ["serve", "--model", f"models:/{MODEL}@champion", "--tracking-uri", store])
+    assert isinstance(result.exception, InputError)
+    assert f"No model {MODEL} is registered" in str(result.exception)

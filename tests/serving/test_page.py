@@ -60,8 +60,8 @@ def fits(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
-def choose(page: Any, name: str, content: bytes) -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
+def choose(page: Any, name: str, content: bytes, kind: str = "application/octet-stream") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": content})
 
 
 @pytest.mark.parametrize("page", [DESKTOP, PHONE], indirect=True)
@@ -98,9 +98,12 @@ def test_a_video_with_everything_around_it(page: Any, live: Live, clip: Path) ->
     assert len(report.pdf()) > 20_000
 
 
-def test_a_picture(page: Any, face: Path) -> None:
-    choose(page, "face.jpg", face.read_bytes())
+def test_a_picture_does_not_queue_among_films(page: Any, face: Path) -> None:
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url.rpartition("/v1/")[2]) if sent.method == "POST" else None)
+    choose(page, "face.jpg", face.read_bytes(), "image/jpeg")
     page.wait_for_selector("#verdict")
+    assert asked == ["analyze"]
     assert re.search(r"This picture .* in 100", page.inner_text(".verdict"))
     assert page.locator(".timeline").count() == 0
     assert page.locator(".faces img").count() == 1

@@ -75,17 +75,21 @@ def serve(
     check_exposure(host, keys, without_keys)
     tracking = tracking_uri or local_tracking_uri(DEFAULT_WORK)
     champion = _source(model or str(bundle or DEFAULT_WORK / "latest" / "bundle"), tracking)
+    second = None if challenger is None else _source(challenger, tracking)
+    for source in (champion, second):
+        if source is not None:
+            source.current()  # what is wrong here is told in a sentence, and not in the middle of a log
     app = create_app(
         champion,
         config,
         work,
-        challenger=None if challenger is None else _source(challenger, tracking),
+        challenger=second,
         keys=keys,
         feedback_url=feedback_db,
         hosts=allowed_hosts(host, tuple(allowed_host)),
     )
     log_json()
-    click.echo(f"unmask answers at http://{host}:{port} (Ctrl+C ends it)", err=True)
+    click.echo(f"Loading the detector; then unmask answers at http://{host}:{port} (Ctrl+C ends it)", err=True)
     uvicorn.run(
         app,
         host=host,

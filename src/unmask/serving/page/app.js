@@ -77,7 +77,13 @@ async function check(file) {
     form.append("keep", String(Boolean($("keep").checked && limits?.keep_uploads)));
     form.append("file", file, file.name);
     progress("Sending the file …", 0);
-    let job = await upload("/v1/jobs", form, (share) => progress("Sending the file …", share), signal);
+    const sent = (share) => progress(share < 1 ? "Sending the file …" : "Looking at the file …", share < 1 ? share : null);
+    // A picture takes a moment: it does not wait behind other people's films.
+    if (file.type.startsWith("image/")) {
+      present(await upload("/v1/analyze", form, sent, signal), file);
+      return;
+    }
+    let job = await upload("/v1/jobs", form, sent, signal);
     try {
       job = await finished(job, signal);
     } catch (error) {
