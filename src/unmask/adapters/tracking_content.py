@@ -319,8 +319,11 @@ def git_commit() -> str:
         as in a container; else ``unknown``.
     """
     for folder in Path(unmask.__file__).resolve().parents:
-        if (folder / ".git" / "HEAD").is_file():
-            return _head(folder / ".git") or "unknown"
+        git = folder / ".git"
+        if git.is_file():  # a further worktree of a repository: a note of where its files are
+            git = folder / git.read_text(encoding="utf-8").strip().removeprefix("gitdir: ")
+        if (git / "HEAD").is_file():
+            return _head(git) or "unknown"
     return os.environ.get("UNMASK_GIT_COMMIT", "") or "unknown"
 
 
@@ -329,6 +332,9 @@ def _head(git: Path) -> str:
     name = head.removeprefix("ref: ")
     if name == head:
         return head
+    common = git / "commondir"  # branches of all worktrees lie together
+    if common.is_file():
+        git = git / common.read_text(encoding="utf-8").strip()
     if (git / name).is_file():
         return (git / name).read_text(encoding="utf-8").strip()
     packed = git / "packed-refs"

@@ -22,7 +22,7 @@ from unmask.serving.decoder import from_json
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0  # for importing what decoding needs, on a busy machine
+START_TIMEOUT_S = 300.0  # for importing what decoding needs, on a very busy machine
 LONGEST_LINE_BYTES = 256 << 20  # crops of a few faces are some megabytes
 # A worker that was killed from outside takes an innocent upload with it: that one is tried once more. An upload that
 # kills two workers is the cause.
