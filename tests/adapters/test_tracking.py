@@ -24,7 +24,7 @@ import pytest
 
 mlflow = pytest.importorskip("mlflow")
 
-from unmask.adapters import tracking  # noqa: E402
+from unmask.adapters import tracking, tracking_content  # noqa: E402
 from unmask.adapters.tracking import RUNTIME_PACKAGES, connected, resolve_model, run_promote  # noqa: E402
 from unmask.adapters.tracking_content import read_release  # noqa: E402
 from unmask.config import PromoteConfig  # noqa: E402
@@ -448,3 +448,18 @@ def test_a_real_server(server: str, parts: Any, clip: Path, tmp_path: Path) -> N
     assert Bundle.load(folder).score(clip).probability == Bundle.load(parts.bundle).score(clip).probability
     with pytest.raises(InputError, match="no alias champion"):
         resolve_model("models:/on-a-server@champion", server, tmp_path / "cache")
+
+
+def test_the_commit_is_found_in_every_kind_of_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path / "one", check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    (tmp_path / "one").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-q", "-b", "side", str(tmp_path / "two"))
+    for checkout in ("one", "two"):
+        monkeypatch.setattr(tracking_content.unmask, "__file__", str(tmp_path / checkout / "unmask" / "__init__.py"))
+        assert tracking_content.git_commit() == git("rev-parse", "HEAD")
