@@ -93,8 +93,8 @@ def test_no_group_no_person_no_content_no_likeness_in_two_splits(rows: list[Samp
         for thing in [*(("person", person) for person in row.people), ("content", row.content), *alike]:
             places.setdefault(thing, set()).add(split[f"{row.number:08d}"])
     assert all(len(found) == 1 for found in places.values())
-    assert set(split.values()) == set(SPLITS)
-    assert all(set(frame.loc[frame["sample_id"].map(split) == name, "label"]) == {0, 1} for name in SPLITS)
+    held = {(split[f"{row.number:08d}"], row.label) for row in everything}
+    assert held == {(name, label) for name in SPLITS for label in (0, 1)}
 
 
 @settings(max_examples=400 * SCALE, deadline=None)
