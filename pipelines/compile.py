@@ -35,6 +35,23 @@ PIPELINES: dict[str, Callable[[Cluster], Any]] = {
 }
 
 
+def compile_one(name: str, folder: Path, cluster: Cluster) -> Path:
+    """Compile one pipeline.
+
+    Args:
+        name: Key of `PIPELINES`.
+        folder: Where ``<name>.yaml`` is written.
+        cluster: What differs from cluster to cluster.
+
+    Returns:
+        The file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.yaml"
+    compiler.Compiler().compile(PIPELINES[name](cluster), str(file))
+    return file
+
+
 def compile_all(folder: Path, cluster: Cluster) -> list[Path]:
     """Compile every pipeline.
 
@@ -45,13 +62,7 @@ def compile_all(folder: Path, cluster: Cluster) -> list[Path]:
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, build in PIPELINES.items():
-        file = folder / f"{name}.yaml"
-        compiler.Compiler().compile(build(cluster), str(file))
-        files.append(file)
-    return files
+    return [compile_one(name, folder, cluster) for name in PIPELINES]
 
 
 def spec_of(file: Path) -> list[Any]:

@@ -38,6 +38,8 @@ NOTIFICATION_KEYS = {
     "mail-to": "UNMASK_MAIL_TO",
     "webhook-url": "UNMASK_WEBHOOK_URL",
 }
+USER = 1000  # of images/*.Dockerfile
+CA_FOLDER = "/etc/unmask-ca"
 
 
 class _Section(BaseModel):
@@ -156,15 +158,20 @@ class Cluster(_Section):
         images: Where the images lie.
         training: Where the detectors of the parameter ``detectors`` are trained.
         models: Detectors with a placement of their own, at most two groups.
+        shards: Pods among which the files are divided in ingest and extract; 1 needs no merging.
         steps: Name of a step to its size.
         secrets: Names of the Kubernetes secrets.
+        certificates: Name of a ConfigMap whose key ``ca.crt`` holds certificates to trust; empty if none are needed.
+            Steps find it as ``/etc/unmask-ca/ca.crt``, for ``storage.ca_file``; MLflow's client uses it by itself.
     """
 
     images: Images = Images()
     training: Placement = Placement()
     models: tuple[ModelGroup, ...] = Field(default=(), max_length=2)
+    shards: int = Field(default=1, ge=1, le=1000)
     steps: Mapping[str, StepSize] = Field(default_factory=dict)
     secrets: Secrets = Secrets()
+    certificates: str = ""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -236,6 +243,11 @@ NEEDS: dict[str, Needs] = {
     "check-gpu": Needs(cpu=("500m", "1"), memory=("2Gi", "4Gi"), retries=0, gpu=True, cached=False),
     "ingest": Needs(cpu=("2", "4"), memory=("2Gi", "4Gi"), object_store=True, sources=True),
     "extract": Needs(cpu=("4", "8"), memory=("8Gi", "16Gi"), object_store=True),
+    # The same work in shards; the step that joins them lists the sources again, and may move files to the media store.
+    "inspect-shard": Needs(cpu=("2", "4"), memory=("2Gi", "4Gi"), object_store=True, sources=True),
+    "ingest-inspected": Needs(cpu=("2", "4"), memory=("2Gi", "4Gi"), object_store=True, sources=True),
+    "extract-shard": Needs(cpu=("4", "8"), memory=("8Gi", "16Gi"), object_store=True),
+    "merge-extract": Needs(cpu=("1", "2"), memory=("4Gi", "8Gi")),
     "decide-retraining": Needs(cpu=("1", "2"), memory=("2Gi", "4Gi"), tracking=True, cached=False),
     # Checkpoints lie in the store, so that a step goes on after its node was taken away.
     "train": Needs(cpu=("4", "8"), memory=("16Gi", "32Gi"), retries=3, gpu=True, object_store=True, tracking=True),
@@ -276,9 +288,14 @@ def place(task: Any, cluster: Cluster, placement: Placement | None = None, cache
     if retries := next(number for number in wishes if number is not None):
         task.set_retry(retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
     _use_image(task, cluster)
+    # The user of our images; the rest of the standard "restricted" is set by Kubeflow Pipelines 2.17 itself.
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     if chosen is not None:
         _use_nodes(task, chosen)
     _use_secrets(task, needs, cluster.secrets)
+    if cluster.certificates and (needs.object_store or needs.tracking):
+        kubernetes.use_config_map_as_volume(task, cluster.certificates, CA_FOLDER)
+        task.set_env_variable("MLFLOW_TRACKING_SERVER_CERT_PATH", f"{CA_FOLDER}/ca.crt")
     return task
 
 

@@ -102,6 +102,7 @@ def build(cluster: Cluster = Cluster()) -> Any:  # noqa: B008 - frozen
                 decide_retraining(
                     dataset=prepared.dataset,
                     features=prepared.features,
+                    faces=prepared.faces,
                     upstream=prepared.version,
                     tracking_uri=tracking_uri,
                     registered_model=registered_model,

@@ -11,8 +11,12 @@ from components.bundle import bundle
 from components.ensemble import ensemble
 from components.evaluate import evaluate
 from components.extract import extract
+from components.extract_shard import extract_shard
 from components.fuse import fuse
 from components.ingest import ingest
+from components.ingest_inspected import ingest_inspected
+from components.inspect_shard import inspect_shard
+from components.merge_extract import merge_extract
 from components.promote import promote
 from components.train import train
 from pipelines.presets import STANDARD
@@ -90,6 +94,8 @@ def prepare(
     Returns:
         Channels of the results.
     """
+    if cluster.shards > 1:
+        return _prepare_in_shards(sources, data_version, settings, cluster, cached, after)
     ingested = place(
         ingest(
             sources=sources,
@@ -107,6 +113,48 @@ def prepare(
     version = ingested.outputs["dataset_version"]
     extracted = place(extract(dataset=dataset, upstream=version, store=settings.store, config=settings.config), cluster)
     return Prepared(dataset, version, extracted.outputs["faces"], extracted.outputs["features"])
+
+
+def _prepare_in_shards(
+    sources: Any, data_version: Any, settings: Settings, cluster: Cluster, cached: bool, after: Sequence[Any]
+) -> Prepared:
+    """Wire the same with a pod for each shard; the results are those of one pod."""
+    shards = [f"{number}/{cluster.shards}" for number in range(1, cluster.shards + 1)]
+    store, config = settings.store, settings.config
+    with dsl.ParallelFor(shards, name="each-shard-inspected") as shard:
+        part = place(
+            inspect_shard(sources=sources, data_version=data_version, shard=shard, store=store, config=config),
+            cluster,
+            cached=cached,
+        ).after(*after)
+    ingested = place(
+        ingest_inspected(
+            sources=sources,
+            inspected=dsl.Collected(part.outputs["inspected"]),
+            data_version=data_version,
+            seed=settings.seed,
+            store=store,
+            config=config,
+        ),
+        cluster,
+        cached=cached,
+    )
+    dataset, version = ingested.outputs["dataset"], ingested.outputs["dataset_version"]
+    with dsl.ParallelFor(shards, name="each-shard-extracted") as shard:
+        measured = place(
+            extract_shard(dataset=dataset, upstream=version, shard=shard, store=store, config=config), cluster
+        )
+    merged = place(
+        merge_extract(
+            dataset=dataset,
+            shard_faces=dsl.Collected(measured.outputs["faces"]),
+            shard_features=dsl.Collected(measured.outputs["features"]),
+            upstream=version,
+            config=config,
+        ),
+        cluster,
+    )
+    return Prepared(dataset, version, merged.outputs["faces"], merged.outputs["features"])
 
 
 def train_each(prepared: Prepared, settings: Settings, cluster: Cluster) -> dict[str, Any]:

@@ -20,7 +20,7 @@ fi
 if missing "$services" unmask-tracking-server; then
   database=$(random)
   password=$(random)
-  uri="postgresql+psycopg2://mlflow:$database@postgres.$services.svc.cluster.local:5432/mlflow"
+  uri="postgresql+pg8000://mlflow:$database@postgres.$services.svc.cluster.local:5432/mlflow"
   {
     echo "[mlflow]"
     echo "default_permission = READ"

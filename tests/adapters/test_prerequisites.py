@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -60,6 +62,33 @@ def test_everything_that_is_wrong_is_told_with_its_place_within_seconds(
     assert caught.value.fix
     assert "wrong-secret" not in text + render_markdown(checks)
     assert render_markdown(checks).count("FAILED") == 4
+
+
+@pytest.mark.parametrize(("status", "advice"), [(401, "MLFLOW_TRACKING_PASSWORD"), (403, "--allowed-hosts")])
+def test_a_tracking_server_that_refuses_is_told_from_one_that_is_away(status: int, advice: str) -> None:
+    """MLflow answers in plain text when it does not know who asks, not with an error of its API."""
+    pytest.importorskip("mlflow")
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"You are not authenticated.")
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        (check,) = check_prerequisites([], "", uri, StorageConfig(), PromoteConfig())
+        server.shutdown()
+    assert not check.passed
+    assert f"refused (HTTP {status})" in check.said
+    assert advice in check.fix
 
 
 def test_a_missing_gpu_fails_only_where_one_is_needed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from unmask.evaluation.retraining import (
     population_stability_index,
     read_reference,
     render_markdown,
+    with_scores,
 )
 
 CONFIG = RetrainingConfig()
@@ -83,6 +86,51 @@ def test_drift_of_one_feature_of_one_class_asks_for_training() -> None:
     assert decision.retrain
     assert "temp.f0 of real media" in decision.reason
     assert [(entry.name, entry.label) for entry in decision.drift if entry.drifted] == [("temp.f0", "real")]
+
+
+def scored(frame: pd.DataFrame, seed: int, mean_of_reals: float) -> pd.DataFrame:
+    """Give samples a score: a probability whose logit is normal, 1.5 for fakes."""
+    mean = np.where(frame["label"] == 1, 1.5, mean_of_reals)
+    return frame.assign(score=1 / (1 + np.exp(-np.random.default_rng(seed).normal(mean, 1.0))))
+
+
+@pytest.mark.parametrize(("mean_of_reals", "drifts"), [(-1.5, False), (0.3, True)])
+def test_drift_of_the_scores_alone_asks_for_training(mean_of_reals: float, drifts: bool) -> None:
+    known, new = rows(3000, 0), rows(160, 1, first=9000)
+    on_test = scored(rows(400, 2, first=20_000), 3, -1.5)[["label", "group_id", "score"]]
+    before = replace(reference(known), scores=on_test)
+    everything = pd.concat([known, scored(new, 4, mean_of_reals)], ignore_index=True)
+    decision = decide_retraining(everything, "v-new", "detector", before, CONFIG)
+    assert decision.retrain is drifts
+    compared = [(entry.name, entry.label, entry.n_known, entry.n_new) for entry in decision.drift]
+    assert {("score", "real", 200, 80), ("score", "fake", 200, 80)} <= set(compared)
+    assert [(entry.name, entry.label) for entry in decision.drift if entry.drifted] == [("score", "real")] * drifts
+    assert ("the version's own score of real media" in decision.reason) is drifts
+    assert not any("scores was not judged" in note for note in decision.notes)
+
+
+def test_only_new_samples_are_scored_and_one_a_group() -> None:
+    known, new = rows(300, 0), rows(120, 1, first=9000, per_group=2)
+    everything = pd.concat([known, new], ignore_index=True)
+    everything["sample_id"] = [f"s{number}" for number in range(len(everything))]
+    on_test = scored(rows(100, 2, first=20_000), 3, -1.5)[["label", "group_id", "score"]]
+    asked: list[str] = []
+
+    def score(sample_ids: Collection[str]) -> dict[str, float]:
+        asked.extend(sample_ids)
+        return {name: 0.25 for name in sample_ids if name != "s300"}  # one has no face
+
+    before = replace(reference(known), scores=on_test)
+    told = with_scores(everything, before, score, CONFIG)
+    assert len(asked) == len(set(asked)) == 60  # 30 groups of each class
+    assert all(int(name[1:]) >= 300 for name in asked)
+    assert told["score"].notna().sum() == 59
+    asked.clear()
+    assert "score" not in with_scores(everything.head(310), before, score, CONFIG).columns  # too few to be judged
+    assert "score" not in with_scores(everything, reference(known), score, CONFIG).columns  # nothing to compare with
+    assert asked == []
+    (note,) = [note for note in decide(known, new).notes if "scores" in note]
+    assert "left no scores of test samples behind" in note
 
 
 def test_another_mix_of_classes_is_no_drift() -> None:

@@ -20,7 +20,7 @@ from cluster_tools import CUSTOM, build, custom_schema, kubernetes_schemas
 
 from components import images
 from pipelines.compile import COMPILED
-from pipelines.resources import NOTIFICATION_KEYS, OBJECT_STORE_KEYS, SOURCE_KEYS, TRACKING_KEYS
+from pipelines.resources import NOTIFICATION_KEYS, OBJECT_STORE_KEYS, SOURCE_KEYS, TRACKING_KEYS, read_cluster
 from unmask.adapters.cron import parse_cron
 from unmask.adapters.kfp_client import check_parameters
 from unmask.cli import cli
@@ -220,11 +220,25 @@ def test_the_training_job_calls_an_option_that_train_has() -> None:
 
 
 @pytest.mark.parametrize("overlay", ["overlays/kind-pipelines", "overlays/production"])
-def test_the_scheduled_pipeline_takes_its_parameters(overlay: str) -> None:
+def test_the_scheduled_pipeline_takes_its_parameters(overlay: str, tmp_path: Path) -> None:
     documents = build(MANIFESTS / overlay)
     (settings,) = [d for d in documents if d["metadata"]["name"].startswith("unmask-schedule") and "data" in d]
     assert check_parameters(COMPILED / "retraining.yaml", yaml.safe_load(settings["data"]["parameters.yaml"]))
     assert str(parse_cron(settings["data"]["CRON"])) == "at 02:00 on Sunday"
+    # The schedule names the images that the overlay runs itself.
+    file = tmp_path / "cluster.yaml"
+    file.write_text(settings["data"]["cluster.yaml"], encoding="utf-8")
+    (job,) = [container for name, container in containers(documents) if name == "unmask-schedule/schedule"]
+    assert read_cluster(file).images.resolved().reference("pipeline") == job["image"]
+    assert "--cluster=/etc/unmask/cluster.yaml" in job["args"]
+    (volume,) = [
+        volume["configMap"]
+        for name, pod in pods(documents)
+        if name == "unmask-schedule"
+        for volume in pod["volumes"]
+        if "configMap" in volume
+    ]
+    assert {item["key"] for item in volume["items"]} <= set(settings["data"])
 
 
 def test_production_survives_the_loss_of_a_node() -> None:

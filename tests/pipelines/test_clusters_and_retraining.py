@@ -162,10 +162,56 @@ def test_images_of_a_cluster_with_digests(tmp_path: Path) -> None:
     assert retraining["root"]["inputDefinitions"]["parameters"]["need_gpu"]["defaultValue"] is False
 
 
+def test_no_step_runs_as_root() -> None:
+    for file in sorted(compiling.COMPILED.glob("*.yaml")):
+        spec, executors = load(file)
+        assert set(executors) == set(spec["deploymentSpec"]["executors"])
+        contexts = [entry["securityContext"] for entry in executors.values()]
+        assert all(int(context["runAsUser"]) == 1000 and context["runAsNonRoot"] for context in contexts)
+    for file in (Path(compiling.__file__).parents[1] / "images").glob("*.Dockerfile"):
+        assert "\nUSER 1000\n" in file.read_text(encoding="utf-8"), file.name
+
+
+def test_files_are_divided_among_as_many_pods_as_the_cluster_says(described: Path) -> None:
+    shards = read_cluster(CLUSTER).shards
+    for name, around in (("training", "root"), ("retraining", "comp-exit-handler-1"), ("tuning", "root")):
+        spec, executors = load(described / f"{name}.yaml")
+        root = spec["root"]["dag"]["tasks"] if around == "root" else tasks(spec, around)
+        loops = [entry for entry in root.values() if entry["taskInfo"]["name"].startswith("each-shard")]
+        assert len(loops) == 2
+        for loop in loops:
+            assert json.loads(loop["parameterIterator"]["items"]["raw"]) == [
+                f"{number}/{shards}" for number in range(1, shards + 1)
+            ]
+        assert {"ingest-inspected", "merge-extract"} <= set(root)
+        assert not {"ingest", "extract"} & set(root)
+        given = root["merge-extract"]["inputs"]["artifacts"]
+        assert {"shard_faces", "shard_features"} <= set(given)
+        secrets = [secret["secretName"] for secret in executors["exec-inspect-shard"]["secretAsEnv"]]
+        assert secrets == ["unmask-object-store", "unmask-sources"]
+        assert "secretAsEnv" not in executors["exec-merge-extract"]
+        if name == "retraining":
+            first = next(loop for loop in loops if loop["taskInfo"]["name"] == "each-shard-inspected")
+            assert first["dependentTasks"] == ["check-gpu", "check-prerequisites"]
+
+
+def test_steps_that_talk_to_servers_find_the_certificates_to_trust(described: Path) -> None:
+    spec, executors = load(described / "training.yaml")
+    mounted = {name for name, entry in executors.items() if entry.get("configMapAsVolume")}
+    assert {"exec-train", "exec-promote", "exec-inspect-shard"} <= mounted
+    assert not {"exec-ensemble", "exec-fuse"} & mounted
+    (volume,) = executors["exec-promote"]["configMapAsVolume"]
+    assert (volume["configMapName"], volume["mountPath"]) == ("company-ca", "/etc/unmask-ca")
+    environment = spec["deploymentSpec"]["executors"]["exec-promote"]["container"]["env"]
+    assert {"name": "MLFLOW_TRACKING_SERVER_CERT_PATH", "value": "/etc/unmask-ca/ca.crt"} in environment
+    committed = compiling.COMPILED / "training.yaml"
+    assert "configMapAsVolume" not in committed.read_text(encoding="utf-8")
+
+
 def test_sizes_of_steps_and_names_of_secrets_can_be_changed(described: Path, tmp_path: Path) -> None:
     spec, _ = load(described / "training.yaml")
-    resources = spec["deploymentSpec"]["executors"]["exec-ingest"]["container"]["resources"]
-    assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == NEEDS["ingest"].cpu
+    resources = spec["deploymentSpec"]["executors"]["exec-ingest-inspected"]["container"]["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == NEEDS["ingest-inspected"].cpu
     sizes = [
         entry["container"]["resources"]["resourceMemoryLimit"]
         for name, entry in spec["deploymentSpec"]["executors"].items()

@@ -140,7 +140,7 @@ def test_secrets_are_named_optional_and_given_only_to_steps_that_need_them(docum
     assert {name: [secret["secretName"] for secret in entry] for name, entry in secrets.items() if entry} == {
         "exec-ingest": ["unmask-object-store", "unmask-sources"],
         "exec-extract": ["unmask-object-store"],
-        "exec-train": ["unmask-object-store"],
+        "exec-train": ["unmask-object-store", "unmask-tracking"],
         "exec-promote": ["unmask-object-store", "unmask-tracking"],
     }
     assert all(secret["optional"] for entry in secrets.values() for secret in entry)

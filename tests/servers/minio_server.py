@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -42,21 +41,28 @@ def minio_binary() -> Path:
 
 
 def _build(binary: Path) -> None:
-    """Build in a folder of its own: what the build needs is ten times as large as what it makes."""
-    with tempfile.TemporaryDirectory(dir=binary.parent) as temporary:
-        environment = {
-            **os.environ,
-            "GOBIN": f"{temporary}/bin",
-            "GOPATH": f"{temporary}/path",
-            "GOCACHE": f"{temporary}/cache",
-            "GOFLAGS": "-modcacherw",
-            "CGO_ENABLED": "0",
-        }
-        command = ["go", "install", "-trimpath", "-ldflags=-s -w", f"github.com/minio/minio@{VERSION}"]
+    """Build in a folder of its own: what the build needs is ten times as large as what it makes.
+
+    The folder stays until the build has succeeded, so that the next try goes on where a slow machine gave up.
+    """
+    scratch = binary.with_name(f"{binary.name}-build")
+    environment = {
+        **os.environ,
+        "GOBIN": f"{scratch}/bin",
+        "GOPATH": f"{scratch}/path",
+        "GOCACHE": f"{scratch}/cache",
+        "GOFLAGS": "-modcacherw",
+        "CGO_ENABLED": "0",
+    }
+    command = ["go", "install", "-trimpath", "-ldflags=-s -w", f"github.com/minio/minio@{VERSION}"]
+    try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
-        if done.returncode:
-            pytest.skip(f"MinIO cannot be built here: {done.stderr.strip().splitlines()[-1]}")
-        shutil.move(f"{temporary}/bin/minio", binary)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"MinIO is not built after {BUILD_TIMEOUT_S} s; the next run goes on from here")
+    if done.returncode:
+        pytest.skip(f"MinIO cannot be built here: {done.stderr.strip().splitlines()[-1]}")
+    shutil.move(f"{scratch}/bin/minio", binary)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -68,7 +74,10 @@ def free_port() -> int:
 class MinioServer:
     """A server process with its own data folder; may be killed and started again on the same port."""
 
-    def __init__(self, folder: Path, certificates: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, certificates: Path | None = None, user: str = USER, password: str = PASSWORD
+    ) -> None:
+        self.user, self.password = user, password
         self.folder = folder
         self.port = free_port()
         self.certificates = certificates
@@ -85,8 +94,8 @@ class MinioServer:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MINIO_", "AWS_"))},
             "HOME": str(self.folder),
-            "MINIO_ROOT_USER": USER,
-            "MINIO_ROOT_PASSWORD": PASSWORD,
+            "MINIO_ROOT_USER": self.user,
+            "MINIO_ROOT_PASSWORD": self.password,
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
             "GOMAXPROCS": "2",

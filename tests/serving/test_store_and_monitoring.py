@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +18,7 @@ import requests
 from conftest import SETTINGS
 from live_server import Running
 from scipy import stats
+from servers.postgres_server import running_postgres
 
 from unmask.errors import InputError, StorageError
 from unmask.fusion.rules import FeedbackCount
@@ -56,29 +54,8 @@ def record(number: int, **changes: Any) -> Record:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL of our own."""
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-        pytest.skip("PostgreSQL is not installed")
-    if os.getuid() == 0 and not any(entry.pw_name == "postgres" for entry in pwd.getpwall()):
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    home = tmp_path_factory.mktemp("postgres")
-    become: dict[str, Any] = {}
-    if os.getuid() == 0:
-        for path in (home, home.parent, home.parent.parent):
-            path.chmod(0o755)
-        shutil.chown(home, "postgres")
-        become = {"user": "postgres"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home}
-    try:
-        subprocess.run(["initdb", "-D", str(home / "db"), "-U", "unmask", "-A", "trust", "-N"], **quiet, **become)
-        options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
-        subprocess.run(["pg_ctl", "-D", str(home / "db"), "-w", "-o", options, "start"], **quiet, **become)
-    except (subprocess.CalledProcessError, PermissionError) as error:
-        pytest.skip(f"PostgreSQL does not start here: {error}")
-    yield f"postgresql+pg8000://unmask@127.0.0.1:{port}/postgres"
-    subprocess.run(["pg_ctl", "-D", str(home / "db"), "-m", "immediate", "stop"], **quiet, **become)
+    with running_postgres(tmp_path_factory.mktemp("postgres") / "home") as address:
+        yield f"postgresql+pg8000://unmask:secret-of-tests@{address}/unmask"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

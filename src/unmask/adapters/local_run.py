@@ -45,6 +45,8 @@ def run_on_this_machine(
     work: Path,
     runner: Literal["local", "docker"],
     config: UnmaskConfig,
+    store: str = "",
+    tracking_uri: str = "",
 ) -> str:
     """Run the training pipeline and say what came out.
 
@@ -54,6 +56,8 @@ def run_on_this_machine(
         work: Folder for everything written: artifacts, store, cache, MLflow database.
         runner: ``local`` (processes on this host) or ``docker``.
         config: The resolved configuration.
+        store: Folder or bucket that keeps finished work; left out, a folder in ``work``.
+        tracking_uri: MLflow server; left out, a database in ``work``.
 
     Returns:
         Text for the user: the headline figure, where the report lies, what was registered, and what to do next.
@@ -81,8 +85,8 @@ def run_on_this_machine(
             "operating_point": config.fusion.operating_point,
             "registered_model": config.promote.registered_model,
             "seed": config.seed,
-            "store": str(work / "store"),
-            "tracking_uri": f"sqlite:///{work / 'mlflow.db'}",
+            "store": store or str(work / "store"),
+            "tracking_uri": tracking_uri or f"sqlite:///{work / 'mlflow.db'}",
             "config": yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
         },
         work,
@@ -93,7 +97,15 @@ def run_on_this_machine(
     return _summary(work, latest, time.monotonic() - begin)
 
 
-def retrain_on_this_machine(sources: Sequence[Source], work: Path, config: UnmaskConfig, force: bool = False) -> str:
+def retrain_on_this_machine(
+    sources: Sequence[Source],
+    work: Path,
+    config: UnmaskConfig,
+    force: bool = False,
+    runner: Literal["local", "docker"] = "local",
+    store: str = "",
+    tracking_uri: str = "",
+) -> str:
     """Run the retraining pipeline and say what came out.
 
     Args:
@@ -101,6 +113,9 @@ def retrain_on_this_machine(sources: Sequence[Source], work: Path, config: Unmas
         work: Folder for everything written; that of `unmask run`, so that its detector is what data are compared with.
         config: The resolved configuration.
         force: Train whatever the data say.
+        runner: ``local`` (processes on this host) or ``docker``.
+        store: Folder or bucket that keeps finished work; left out, a folder in ``work``.
+        tracking_uri: MLflow server; left out, a database in ``work``.
 
     Returns:
         Text for the user.
@@ -121,13 +136,14 @@ def retrain_on_this_machine(sources: Sequence[Source], work: Path, config: Unmas
             "epochs": config.train.epochs,
             "registered_model": config.promote.registered_model,
             "seed": config.seed,
-            "store": str(work / "store"),
-            "tracking_uri": f"sqlite:///{work / 'mlflow.db'}",
+            "store": store or str(work / "store"),
+            "tracking_uri": tracking_uri or f"sqlite:///{work / 'mlflow.db'}",
             "force": force,
             "need_gpu": False,
             "config": yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
         },
         work,
+        runner,
     )
     decided = RetrainingDecision.load(result.outputs["decide-retraining/decision"] / "retraining.json")
     if not decided.retrain:
@@ -136,6 +152,12 @@ def retrain_on_this_machine(sources: Sequence[Source], work: Path, config: Unmas
     latest = {name: result.outputs[key] for name, key in made.items()}
     _link_latest(work / "latest", latest)
     return f"Trained, because: {decided.reason}\n{_summary(work, latest, time.monotonic() - begin)}"
+
+
+def _mlflow_page(tracking_uri: str) -> str:
+    if tracking_uri.startswith("http"):
+        return tracking_uri
+    return f".venv/bin/mlflow ui --backend-store-uri {tracking_uri}"
 
 
 def _shared_cores(config: UnmaskConfig) -> UnmaskConfig:
@@ -183,7 +205,7 @@ def _summary(work: Path, latest: dict[str, Path], seconds: float) -> str:
         + ("" if here == Path(".unmask") else f" --bundle {here / 'latest' / 'bundle'}"),
         "  Judge on a page:   .venv/bin/unmask serve"
         + ("" if here == Path(".unmask") else f" --bundle {here / 'latest' / 'bundle'}"),
-        f"  Open MLflow:       .venv/bin/mlflow ui --backend-store-uri {decision.tracking_uri}",
+        f"  Open MLflow:       {_mlflow_page(decision.tracking_uri)}",
         "  Your own media:    make run DATA=path/to/folder   (with real/ and fake/ below it)",
     ]
     return "\n".join(lines)

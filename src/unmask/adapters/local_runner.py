@@ -148,11 +148,11 @@ def run_training(arguments: Mapping[str, object], work_dir: Path, runner: Runner
         KeyboardInterrupt: Ctrl-C; every step has been stopped.
         SystemExit: SIGTERM; every step has been stopped.
     """
-    folders = [Path(str(source).split("=", 1)[-1]) for source in _as_list(arguments.get("sources", ()))]
-    return run_compiled(committed_pipeline("training"), with_settings(arguments), work_dir, runner, read_only=folders)
+    given = with_settings(arguments)
+    return run_compiled(committed_pipeline("training"), given, work_dir, runner, read_only=_folders(arguments))
 
 
-def run_retraining(arguments: Mapping[str, object], work_dir: Path) -> RunResult:
+def run_retraining(arguments: Mapping[str, object], work_dir: Path, runner: Runner = "local") -> RunResult:
     """Run the retraining pipeline on this machine; see `run_training`.
 
     Steps that the decision leaves out are missing in the result. A failed step does not keep the message about it
@@ -161,6 +161,7 @@ def run_retraining(arguments: Mapping[str, object], work_dir: Path) -> RunResult
     Args:
         arguments: Parameters of the pipeline.
         work_dir: Folder for runs, cache and logs.
+        runner: ``local`` or ``docker``.
 
     Returns:
         Where the artifacts lie.
@@ -168,7 +169,7 @@ def run_retraining(arguments: Mapping[str, object], work_dir: Path) -> RunResult
     given = with_settings(arguments)
     for name in ("target_fpr", "operating_point"):  # this pipeline reads them from ``config`` alone
         given.pop(name, None)
-    return run_compiled(committed_pipeline("retraining"), given, work_dir)
+    return run_compiled(committed_pipeline("retraining"), given, work_dir, runner, read_only=_folders(arguments))
 
 
 def with_settings(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -222,10 +223,10 @@ def run_compiled(
     work_dir = work_dir.resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     with _only_run_in(work_dir):
-        component, spec = _load(compiled)
+        component, spec, secrets = _load(compiled)
         images = sorted({entry["container"]["image"] for entry in spec["deploymentSpec"]["executors"].values()})
         if runner == "docker":
-            steps: _Steps = _ContainerSteps(work_dir, read_only, images)
+            steps: _Steps = _ContainerSteps(work_dir, read_only, images, secrets)
         else:
             steps = _HostSteps()
         run = _Run(steps, work_dir, _has_exit_task(spec))
@@ -405,9 +406,14 @@ class _ProcessGroup:
 
 
 class _ContainerSteps(_Steps):
-    """Steps as containers: the work folder is writable, the sources are read-only, nothing else of the host is seen."""
+    """Steps as containers: the work folder is writable, the sources are read-only, nothing else of the host is seen.
 
-    def __init__(self, work_dir: Path, read_only: Sequence[Path], images: Sequence[str]) -> None:
+    Variables that a cluster would set from secrets are handed on if they are set here.
+    """
+
+    def __init__(
+        self, work_dir: Path, read_only: Sequence[Path], images: Sequence[str], secrets: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         import docker
         from docker.types import Mount
@@ -426,6 +432,7 @@ class _ContainerSteps(_Steps):
         # The code lies in the image, so the image decides on the result.
         self.salt = "docker " + " ".join(identities)
         self._work = str(work_dir)
+        self._secrets = {name: os.environ[name] for name in secrets if name in os.environ}
         outside = [path.resolve() for path in read_only if not path.resolve().is_relative_to(work_dir)]
         self._mounts = [
             Mount(self._work, self._work, type="bind"),
@@ -440,7 +447,7 @@ class _ContainerSteps(_Steps):
             job.command,
             detach=True,
             mounts=self._mounts,
-            environment={"PYTHONUNBUFFERED": "1", "HOME": "/tmp", **job.environment},
+            environment={"PYTHONUNBUFFERED": "1", "HOME": "/tmp", **self._secrets, **job.environment},
             user=f"{os.getuid()}:{os.getgid()}",
             working_dir="/tmp",
             network_mode="host",  # a tracking server on this machine keeps its address
@@ -644,7 +651,7 @@ def _describe_exit(exit_status: int) -> str:
 def _label(task_name: str, task_spec: Any, io_store: Any) -> str:
     """Name a step; steps of a loop also carry the item."""
     for entry in task_spec.inputs.parameters.values():
-        if entry.component_input_parameter.endswith("-loop-item"):
+        if "-loop-item" in entry.component_input_parameter:  # of a list that is a parameter, or of a fixed one
             return f"{task_name} {io_store.get_parent_input(entry.component_input_parameter)}"
     return task_name
 
@@ -660,6 +667,12 @@ def _named(outputs: Mapping[str, Mapping[str, Path]]) -> dict[str, Path]:
             if sum(name in others for others in outputs.values()) == 1:
                 named[name] = path
     return named
+
+
+def _folders(arguments: Mapping[str, object]) -> list[Path]:
+    """List the sources that are folders of this machine; what is behind an address is fetched by the steps."""
+    places = [str(source).split("=", 1)[-1] for source in _as_list(arguments.get("sources", ()))]
+    return [Path(place) for place in places if "://" not in place]
 
 
 def _as_list(value: object) -> list[object]:
@@ -679,14 +692,20 @@ def committed_pipeline(name: str) -> Path:
     raise InputError(f"The compiled pipeline {name}.yaml is not installed.", "Run `make compile` in the repository.")
 
 
-def _load(compiled: Path) -> tuple[Any, dict[str, Any]]:
+def _load(compiled: Path) -> tuple[Any, dict[str, Any], list[str]]:
+    """Read a compiled pipeline: for kfp, as a mapping, and the variables that it fills from secrets."""
     import yaml
     from kfp import components
 
     text = compiled.read_text(encoding="utf-8")
     # kfp.local does not know this placeholder.
     text = text.replace("{{$.pipeline_job_create_time_utc}}", datetime.now(UTC).isoformat(timespec="seconds"))
-    return components.load_component_from_text(text), next(yaml.safe_load_all(text))
+    spec, *platform = yaml.safe_load_all(text)
+    kubernetes = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values() if platform else ()
+    filled = {
+        key["envVar"] for entry in kubernetes for secret in entry.get("secretAsEnv", ()) for key in secret["keyToEnv"]
+    }
+    return components.load_component_from_text(text), spec, sorted(filled)
 
 
 def _has_exit_task(spec: Mapping[str, Any]) -> bool:

@@ -6,14 +6,19 @@ import contextlib
 import logging
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from unmask.adapters.tracking import connected
-from unmask.config import PromoteConfig
+import pandas as pd
+
+from unmask.adapters.tracking import connected, resolve_model
+from unmask.adapters.tracking_champion import SCORES
+from unmask.config import ExtractConfig, PromoteConfig
+from unmask.deployment.rescoring import CropScorer
 from unmask.errors import ContractError
-from unmask.evaluation.retraining import KNOWN, Reference, read_reference, write_reference
-from unmask.schemas import PromotionDecision
+from unmask.evaluation.retraining import KNOWN, SCORE, Reference, Scorer, read_reference, write_reference
+from unmask.schemas import TEST_SCORES, ExtractionInfo, PromotionDecision, read_table
 
 logger = logging.getLogger(__name__)
 FOLDER = "reference"
@@ -67,7 +72,7 @@ def find_reference(model: str, tracking_uri: str, config: PromoteConfig) -> Refe
         if not found:
             return None
         version, alias = max(found, key=lambda pair: int(pair[0].version))
-        known, features = None, None
+        known, features, scores = None, None, None
         with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
             if any(item.path.endswith(KNOWN) for item in server.client.list_artifacts(version.run_id, FOLDER)):
                 folder = server.client.download_artifacts(version.run_id, FOLDER, temporary)
@@ -75,6 +80,7 @@ def find_reference(model: str, tracking_uri: str, config: PromoteConfig) -> Refe
                     known, features = read_reference(Path(folder))
                 except ContractError as error:
                     logger.warning("The registered version's reference is broken: %s", error)
+            scores = _test_scores(server.client, version.run_id, temporary)
         tags = {**server.client.get_run(version.run_id).data.tags, **version.tags}
         return Reference(
             version=str(version.version),
@@ -83,7 +89,47 @@ def find_reference(model: str, tracking_uri: str, config: PromoteConfig) -> Refe
             dataset_version=next((str(tags[tag]) for tag in DATASET_TAGS if tag in tags), ""),
             known=known,
             features=features,
+            scores=scores,
         )
+
+
+def _test_scores(client: Any, run_id: str, temporary: str) -> pd.DataFrame | None:
+    """Fetch what a version said about its test samples; None when it did not leave it behind."""
+    if not any(item.path == SCORES for item in client.list_artifacts(run_id)):
+        return None
+    try:
+        rows = read_table(Path(client.download_artifacts(run_id, SCORES, temporary)), TEST_SCORES).to_pandas()
+    except ContractError as error:
+        logger.warning("The registered version's scores are broken: %s", error)
+        return None
+    scores: pd.DataFrame = rows[["label", "group_id", "probability"]].rename(columns={"probability": SCORE})
+    return scores
+
+
+def scorer_of(
+    model: str, reference: Reference, tracking_uri: str, faces: Path, features: Path, config: ExtractConfig
+) -> Scorer:
+    """Let a registered version score samples from their crops and features; nothing is fetched before it is asked to.
+
+    Args:
+        model: Registered model.
+        reference: Which version.
+        tracking_uri: MLflow server or ``sqlite:///`` URI.
+        faces: Folder of crops that `unmask extract` wrote.
+        features: Folder with the features.
+        config: What crops and features were made with.
+
+    Returns:
+        Takes sample ids and gives P(fake) of those with a crop; raises UnmaskError if the bundle cannot be had, or
+        wants other crops.
+    """
+
+    def score(sample_ids: Collection[str]) -> dict[str, float]:
+        scorer = CropScorer(resolve_model(f"models:/{model}/{reference.version}", tracking_uri))
+        scorer.check_fits(config, ExtractionInfo.load(features / "extraction.json").extractor_version)
+        return scorer.score(faces, features, sample_ids)
+
+    return score
 
 
 def waiting_challenger(model: str, tracking_uri: str, config: PromoteConfig, since_ms: float) -> str | None:

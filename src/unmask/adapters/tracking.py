@@ -844,7 +844,10 @@ def _explained(uri: str) -> Iterator[None]:
             problem = f"The MLflow server {uri} does not answer: {unanswered[1][:200]}."
         else:
             problem = f"MLflow at {uri} does not work: {text[:300]}"
-        advice = _advice(403) if "error code 403" in text else "Check --tracking-uri, and that the server runs."
+        refused = re.search(r"error code (401|403)\b", text)
+        if refused:
+            problem = f"The MLflow server {uri} refused (HTTP {refused[1]})."
+        advice = _advice(int(refused[1])) if refused else "Check --tracking-uri, and that the server runs."
         raise InputError(problem, advice) from error
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from unmask.cli.options import FILE, FOLDER, local_tracking_uri, named_sources
+from unmask.cli.options import FILE, FOLDER, local_tracking_uri, named_sources, on_this_machine
 from unmask.cli.root import DEFAULT_WORK, cli
 from unmask.config import commented_defaults, load_config
 from unmask.errors import InputError
@@ -115,7 +115,7 @@ def config_check(file: Path) -> None:
 )
 @click.option("--videos", default=80, show_default=True, help="Clips in the rendered sample set.")
 @click.option("--work", default=DEFAULT_WORK, show_default=True, type=FOLDER, help="Folder for everything written.")
-@click.option("--runner", type=click.Choice(["local", "docker"]), default="local", show_default=True)
+@on_this_machine
 @click.option("--config", "config_file", type=FILE, help="YAML file; see `unmask config init`.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.epochs=3.")
 def run(
@@ -123,6 +123,8 @@ def run(
     videos: int,
     work: Path,
     runner: Literal["local", "docker"],
+    store: str,
+    tracking_uri: str,
     config_file: Path | None,
     overrides: Sequence[str],
 ) -> None:
@@ -134,5 +136,5 @@ def run(
     from unmask.adapters.local_run import run_on_this_machine
 
     resolved = load_config(config_file, overrides)
-    found = named_sources(sources, resolved, str(work / "store"))
-    click.echo(run_on_this_machine(found, videos, work, runner, resolved))
+    found = named_sources(sources, resolved, store or str(work / "store"))
+    click.echo(run_on_this_machine(found, videos, work, runner, resolved, store, tracking_uri))

@@ -106,6 +106,20 @@ store_option = click.option(
 )
 
 
+def on_this_machine(function: Command) -> Command:
+    """Add the options that say how and with which servers a whole pipeline runs on this machine."""
+    options = (
+        click.option("--runner", type=click.Choice(["local", "docker"]), default="local", show_default=True),
+        click.option(
+            "--store", default="", metavar="FOLDER|s3://…", help="Keeps finished work.  [default: a folder in --work]"
+        ),
+        click.option("--tracking-uri", default="", help="MLflow server.  [default: a database in --work]"),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def named_sources(texts: Sequence[str], config: UnmaskConfig, store: str) -> list[Source]:
     """Open sources; what lies elsewhere is fetched first. Kubeflow hands over a whole list as one JSON text.
 

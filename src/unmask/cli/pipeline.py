@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,11 +78,21 @@ def chosen(function: Command) -> Command:
         "--pipeline", "which", type=click.Choice(NAMES), default="training", show_default=True, help="One of ours."
     )
     @click.option("--file", "file", type=FILE, help="Another compiled pipeline.")
+    @click.option("--cluster", type=FILE, help="Compile it for this cluster first; see pipelines/cluster.yaml.")
     @functools.wraps(function)
-    def wrapped(which: str, file: Path | None, **options: Any) -> None:
+    def wrapped(which: str, file: Path | None, cluster: Path | None, **options: Any) -> None:
         from unmask.adapters.local_runner import committed_pipeline
 
-        function(compiled=file or committed_pipeline(which), **options)
+        if file is not None and cluster is not None:
+            raise InputError("Both --file and --cluster were given.", "A file is compiled already; give one of them.")
+        if cluster is None:
+            function(compiled=file or committed_pipeline(which), **options)
+            return
+        from pipelines.compile import compile_one
+        from pipelines.resources import read_cluster
+
+        with tempfile.TemporaryDirectory(prefix="unmask-") as folder:
+            function(compiled=compile_one(which, Path(folder), read_cluster(cluster)), **options)
 
     return wrapped  # type: ignore[return-value]
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,6 +18,7 @@ from unmask.cli.options import (
     features_option,
     local_tracking_uri,
     named_sources,
+    on_this_machine,
     out_option,
     stage,
 )
@@ -72,6 +74,7 @@ def _told(checks: Sequence[object], out_report: Path | None) -> StageOutcome:
 @cli.command("decide-retraining")
 @dataset_option
 @features_option
+@click.option("--faces", type=FOLDER, help="Face crops that `extract` wrote; the registered version scores new ones.")
 @click.option("--tracking-uri", default="", help="MLflow server or sqlite:/// URI.  [default: a file in .unmask]")
 @click.option("--force", type=bool, default=False, show_default=True, help="Train whatever the data say.")
 @out_option
@@ -80,6 +83,7 @@ def _told(checks: Sequence[object], out_report: Path | None) -> StageOutcome:
 def decide_retraining(
     dataset: Path,
     features: Path,
+    faces: Path | None,
     tracking_uri: str,
     force: bool,
     out: Path,
@@ -87,12 +91,13 @@ def decide_retraining(
     config: UnmaskConfig,
 ) -> StageOutcome:
     """Decide whether new data, drift or age ask for training, compared with the registered version."""
-    from unmask.adapters.reference import find_reference
+    from unmask.adapters.reference import find_reference, scorer_of
     from unmask.evaluation.retraining import SUMMARY, run_decide_retraining
 
-    model = config.promote.registered_model
-    reference = find_reference(model, tracking_uri or local_tracking_uri(DEFAULT_WORK), config.promote)
-    outcome = run_decide_retraining(dataset, features, model, reference, out, config.retraining, force)
+    model, uri = config.promote.registered_model, tracking_uri or local_tracking_uri(DEFAULT_WORK)
+    reference = find_reference(model, uri, config.promote)
+    score = scorer_of(model, reference, uri, faces, features, config.extract) if reference and faces else None
+    outcome = run_decide_retraining(dataset, features, model, reference, out, config.retraining, force, score)
     if out_summary is not None:
         with write_atomically(out_summary) as temporary:
             shutil.copyfile(out / SUMMARY, temporary)
@@ -143,14 +148,23 @@ def notify(
 @cli.command()
 @click.option("--data", "sources", multiple=True, required=True, metavar="[NAME=]FOLDER", help="real/ and fake/ below.")
 @click.option("--work", default=DEFAULT_WORK, show_default=True, type=FOLDER, help="Folder for everything written.")
+@on_this_machine
 @click.option("--force", is_flag=True, help="Train whatever the data say.")
 @click.option("--config", "config_file", type=FILE, help="YAML file; see `unmask config init`.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.epochs=3.")
 def retrain(
-    sources: Sequence[str], work: Path, force: bool, config_file: Path | None, overrides: Sequence[str]
+    sources: Sequence[str],
+    work: Path,
+    runner: Literal["local", "docker"],
+    store: str,
+    tracking_uri: str,
+    force: bool,
+    config_file: Path | None,
+    overrides: Sequence[str],
 ) -> None:
     """Run the retraining pipeline on this machine: look at the data, and train only if they ask for it."""
     from unmask.adapters.local_run import retrain_on_this_machine
 
     config = load_config(config_file, overrides)
-    click.echo(retrain_on_this_machine(named_sources(sources, config, str(work / "store")), work, config, force))
+    found = named_sources(sources, config, store or str(work / "store"))
+    click.echo(retrain_on_this_machine(found, work, config, force, runner, store, tracking_uri))

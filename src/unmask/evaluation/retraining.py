@@ -1,7 +1,9 @@
-"""Whether new data ask for a new training: share of new samples, drift of their features, age of the model.
+"""Whether new data ask for a new training: share of new samples, drift of features and scores, age of the model.
 
 A registered version leaves two tables behind (`write_reference`): the content hashes of the samples that it has seen,
-and the features of some of them. The next scheduled run compares what it finds with these (`decide_retraining`).
+and the features of some of them; its scores of test samples lie beside. The next scheduled run compares what it finds
+with these (`decide_retraining`). Scores are compared with those on test, because samples that a version was fitted on
+look too good, and new ones are scored by the version itself.
 
 Drift is judged by two figures at once. The population stability index (PSI; see Yurdakul and Naranjo, "Statistical
 properties of the population stability index", Journal of Risk Model Validation, 2020) says how large a change is, the
@@ -12,7 +14,7 @@ group (an identity, a source video) resemble each other, so one sample a group i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from unmask.config import RetrainingConfig
-from unmask.errors import ContractError
+from unmask.errors import ContractError, UnmaskError
 from unmask.schemas import (
     FEATURES,
     SAMPLES,
@@ -43,8 +45,11 @@ SUMMARY = "retraining.md"
 KNOWN = "known_samples.parquet"
 REFERENCE_FEATURES = "reference_features.parquet"
 MAX_REFERENCE_ROWS = 20_000
+SCORE = "score"
+MAX_SCORED = 1000  # independent new samples of a class; more would not change what the tests say
 PSI_BINS = 10
 LABELS: tuple[Literal["real", "fake"], ...] = ("real", "fake")
+Scorer = Callable[[Collection[str]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Reference:
         dataset_version: Of the data that it was trained on; empty when unknown.
         known: Content hashes of the samples that it has seen; None when it left none behind.
         features: Columns ``label`` (0 or 1), ``group_id`` and one a feature; None when it left none behind.
+        scores: Columns ``label``, ``group_id`` and ``score`` (P(fake)) of its test samples; None when it left none.
     """
 
     version: str
@@ -66,6 +72,7 @@ class Reference:
     dataset_version: str
     known: frozenset[str] | None
     features: pd.DataFrame | None
+    scores: pd.DataFrame | None = None
 
 
 def labelled_samples(dataset: Path, features: Path) -> pd.DataFrame:
@@ -170,26 +177,34 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     return corrected
 
 
-def measure_drift(known: pd.DataFrame, new: pd.DataFrame, config: RetrainingConfig) -> list[FeatureDrift]:
-    """Compare the features of new samples with those known before, class by class.
+def measure_drift(
+    known: pd.DataFrame, new: pd.DataFrame, config: RetrainingConfig, scores: pd.DataFrame | None = None
+) -> list[FeatureDrift]:
+    """Compare the features and scores of new samples with those known before, class by class.
 
     Args:
         known: Columns ``label``, ``group_id`` and one a feature.
-        new: The same; rows in random order.
+        new: The same, and ``score`` if they were scored; rows in random order.
         config: Bounds.
+        scores: Columns ``label``, ``group_id`` and ``score`` of known samples; None compares no scores.
 
     Returns:
-        One entry for each feature and class with enough independent groups on both sides, largest PSI first.
+        One entry for each feature, or ``score``, and class with enough independent groups on both sides, those that
+        drifted first, then by PSI.
     """
+    tables = [(known, sorted(set(_feature_names(known)) & set(_feature_names(new))))]
+    if scores is not None and SCORE in new.columns:
+        tables.append((scores, [SCORE]))
     found: list[tuple[str, Literal["real", "fake"], int, int, float, float, float]] = []
-    for code, label in enumerate(LABELS):
-        before, after = (_one_a_group(frame[frame["label"] == code]) for frame in (known, new))
-        for name in sorted(set(_feature_names(known)) & set(_feature_names(new))):
-            a, b = before[name].dropna().to_numpy(float), after[name].dropna().to_numpy(float)
-            if min(len(a), len(b)) >= config.min_drift_groups:
-                ks = stats.ks_2samp(a, b, method="asymp")
-                psi = population_stability_index(a, b)
-                found.append((name, label, len(a), len(b), psi, float(ks.statistic), float(ks.pvalue)))
+    for table, names in tables:
+        for code, label in enumerate(LABELS):
+            before, after = (_one_a_group(frame[frame["label"] == code]) for frame in (table, new))
+            for name in names:
+                a, b = before[name].dropna().to_numpy(float), after[name].dropna().to_numpy(float)
+                if min(len(a), len(b)) >= config.min_drift_groups:
+                    ks = stats.ks_2samp(a, b, method="asymp")
+                    psi = population_stability_index(a, b)
+                    found.append((name, label, len(a), len(b), psi, float(ks.statistic), float(ks.pvalue)))
     corrected = holm([entry[-1] for entry in found])
     drift = [
         FeatureDrift(
@@ -207,6 +222,28 @@ def measure_drift(known: pd.DataFrame, new: pd.DataFrame, config: RetrainingConf
     return sorted(drift, key=lambda entry: (not entry.drifted, -entry.psi))
 
 
+def with_scores(
+    rows: pd.DataFrame, reference: Reference | None, score: Scorer, config: RetrainingConfig
+) -> pd.DataFrame:
+    """Let the registered version score new samples, one a group.
+
+    Args:
+        rows: See `labelled_samples`.
+        reference: The version that scores; None if none is registered.
+        score: Takes sample ids and gives P(fake) of those that it can score.
+        config: Bounds; with too few new samples nothing is scored, for they would not be judged.
+
+    Returns:
+        The rows with a column ``score`` (NaN where there is none), or unchanged if nothing was to be scored.
+    """
+    new = _unseen(rows, reference)
+    if reference is None or new is None or reference.scores is None or len(new) < config.min_new_samples:
+        return rows
+    few = [_one_a_group(new[new["label"] == code]).head(MAX_SCORED) for code in range(len(LABELS))]
+    scored = score(set(pd.concat(few)["sample_id"]))
+    return rows.assign(**{SCORE: rows["sample_id"].map(scored).astype(float)})
+
+
 def decide_retraining(
     rows: pd.DataFrame,
     dataset_version: str,
@@ -218,7 +255,7 @@ def decide_retraining(
     """Decide whether to train.
 
     Args:
-        rows: See `labelled_samples`.
+        rows: See `labelled_samples` and `with_scores`.
         dataset_version: Of the data at hand.
         model: Registered model name.
         reference: The version to compare with; None if none is registered.
@@ -231,7 +268,7 @@ def decide_retraining(
     new = _unseen(rows, reference)
     drift: list[FeatureDrift] = []
     if new is not None and reference is not None and reference.features is not None:
-        drift = measure_drift(reference.features, new, config)
+        drift = measure_drift(reference.features, new, config, reference.scores)
     retrain, reason = _verdict(dataset_version, reference, None if new is None else len(new), drift, config)
     if force and not retrain:
         retrain, reason = True, f"Training was asked for; on its own the data would not: {reason}"
@@ -258,6 +295,7 @@ def run_decide_retraining(
     out: Path,
     config: RetrainingConfig,
     force: bool = False,
+    score: Scorer | None = None,
 ) -> StageOutcome:
     """Stage ``decide-retraining``.
 
@@ -269,13 +307,21 @@ def run_decide_retraining(
         out: Folder for ``retraining.json`` and ``retraining.md``.
         config: Bounds.
         force: Train whatever the data say.
+        score: Lets the registered version score samples; None compares no scores.
 
     Returns:
         The reason as message, and the figures.
     """
     rows = labelled_samples(dataset, features)
+    notes = []
+    if score is not None:
+        try:
+            rows = with_scores(rows, reference, score, config)
+        except UnmaskError as error:  # features, share and age can still decide
+            notes = [f"Drift of scores was not judged: {error.problem}"]
     version = DatasetInfo.load(dataset / "dataset.json").version
     decision = decide_retraining(rows, version, model, reference, config, force)
+    decision = decision.model_copy(update={"notes": [*decision.notes, *notes]})
     with new_directory(out) as folder:
         decision.save(folder / DECISION)
         (folder / SUMMARY).write_text(render_markdown(decision), encoding="utf-8")
@@ -311,7 +357,7 @@ def render_markdown(decision: RetrainingDecision) -> str:
         *(f"- {note}" for note in decision.notes),
     ]
     if decision.drift:
-        lines += ["", "| feature | class | known | new | PSI | KS | p (corrected) | drifted |", "|" + "---|" * 8]
+        lines += ["", "| what | class | known | new | PSI | KS | p (corrected) | drifted |", "|" + "---|" * 8]
         lines += [
             f"| {e.name} | {e.label} | {e.n_known} | {e.n_new} | {e.psi:.3f} | {e.ks:.3f} | {e.p:.2g} | "
             f"{'yes' if e.drifted else 'no'} |"
@@ -362,8 +408,9 @@ def _verdict(
         return True, f"There are {counted}: {share:.0%}, and {config.min_new_share:.0%} ask for training."
     if moved := [entry for entry in drift if entry.drifted]:
         worst = moved[0]
+        what = "the version's own score" if worst.name == SCORE else worst.name
         return True, (
-            f"{len(moved)} of {len(drift)} comparisons show drift, most of all {worst.name} of {worst.label} media "
+            f"{len(moved)} of {len(drift)} comparisons show drift, most of all {what} of {worst.label} media "
             f"(PSI {worst.psi:.2f}, corrected p {worst.p:.1g}), in {counted}."
         )
     if reference.age_days > config.max_age_days:
@@ -379,11 +426,20 @@ def _notes(
     if reference.features is None:
         return ["Drift was not judged: the registered version left no features behind."]
     judged = {entry.label for entry in drift}
-    return [
+    notes = [
         f"Drift of {label} media was not judged: fewer than {config.min_drift_groups} independent groups."
         for label in LABELS
         if label not in judged
     ]
+    if judged and not any(entry.name == SCORE for entry in drift):
+        if reference.scores is None:
+            why = "the registered version left no scores of test samples behind"
+        elif SCORE not in new.columns:
+            why = "the new samples were not scored"
+        else:
+            why = f"fewer than {config.min_drift_groups} independent groups on test, or new ones with a score"
+        notes.append(f"Drift of scores was not judged: {why}.")
+    return notes
 
 
 def _count(number: int | None) -> str:
