@@ -9,6 +9,7 @@ import pytest
 from stage_folders import FEATURE_NAMES, QUICK, Folders
 from test_report import Parsed
 
+from unmask.config import FusionConfig
 from unmask.evaluation.fusion_findings import measure_ablations, measure_certainty, measure_rules
 from unmask.evaluation.inputs import Inputs, load_inputs
 from unmask.fusion.analysis import analyse
@@ -40,7 +41,9 @@ def analysed(copied: Folders) -> Folders:
     calib = calib.sort_values("sample_id", ignore_index=True)
     fold = calib["group_id"].astype("category").cat.codes.to_numpy() % 3
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(3)]
-    analyse(calib, FEATURE_NAMES, splits, 0.1, np.random.default_rng(0)).save(copied.fusion / "analysis.json")
+    analyse(calib, FEATURE_NAMES, splits, FusionConfig(), np.random.default_rng(0)).save(
+        copied.fusion / "analysis.json"
+    )
     return copied
 
 

@@ -52,7 +52,7 @@ CHOOSERS: dict[str, Callable[[pd.DataFrame], object]] = {
     "fusion": lambda rows: fit_fusion(rows, list(FEATURE_NAMES), 1.0, FusionConfig(), generator()),
     "rules": lambda rows: fit_rules(rows, dict.fromkeys(FEATURE_NAMES, "higher_fake"), RULES, list(FEATURE_NAMES)),
     "features": lambda rows: usable_features(rows, list(FEATURE_NAMES)),
-    "analysis": lambda rows: analyse(rows, list(FEATURE_NAMES), HALVES, 0.1, generator()),
+    "analysis": lambda rows: analyse(rows, list(FEATURE_NAMES), HALVES, FusionConfig(), generator()),
     "operating points": lambda rows: choose_operating_points(rows, 0.05),
 }
 
