@@ -113,6 +113,7 @@ def test_the_run_holds_the_evidence(decision: PromotionDecision, client: Any, pa
     assert names == {
         "report.html", "summary.md", "metrics.json", "robustness.parquet", "dataset.json", "manifest.json",
         "decision.json", "decision.md", "decision.html", "test_scores.parquet", "seen_samples.parquet",
+        "optimisation.json", "optimisation.html",
     }  # fmt: skip
     attached = client.download_artifacts(decision.run_id, "decision.json", str(tmp_path))
     assert PromotionDecision.load(Path(attached)) == decision
