@@ -65,8 +65,8 @@ def test_documents_name_file_and_field(tmp_path: Path) -> None:
     path.write_text(json.dumps({"size_px": 4, "mean": [0, 0, 0], "std": [1, 1, 1]}))
     with pytest.raises(ContractError, match=r"doc\.json: size_px: .*greater than or equal to 16"):
         Preprocessing.load(path)
-    path.write_text(json.dumps({"size_px": 64, "mean": [0, 0, 0], "std": [1, 1, 1], "crop": 3}))
-    with pytest.raises(ContractError, match="crop: Extra inputs are not permitted"):
+    path.write_text(json.dumps({"size_px": 64, "mean": [0, 0, 0], "std": [1, 1, 1], "zoom": 3}))
+    with pytest.raises(ContractError, match="zoom: Extra inputs are not permitted"):
         Preprocessing.load(path)
     path.write_text("{")
     with pytest.raises(ContractError, match="line 1: is not JSON"):
