@@ -36,6 +36,7 @@ from unmask.adapters.tracking_content import (
     run_tags,
     version_description,
 )
+from unmask.adapters.tracking_database import artifact_location, make_database
 from unmask.adapters.tracking_history import (
     champion_of,
     current_user,
@@ -545,7 +546,7 @@ class Server:
 
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            location = _artifact_location(self.uri)
+            location = artifact_location(self.uri)
             try:
                 return str(self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
             except MlflowException as error:
@@ -714,9 +715,9 @@ def connected(uri: str) -> Iterator[Server]:
     _check_uri(uri)
     with _settings(QUIET_SETTINGS):
         mlflow = _import_mlflow()
-        _make_database_folder(uri)
         # MLflow sets its loggers up when it is imported, so they can be quietened only now.
         with _quiet(), _selected(mlflow, uri), _explained(uri):
+            make_database(uri)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             with _settings(PROBE_SETTINGS):
                 client.search_experiments(max_results=1)
@@ -750,7 +751,7 @@ class BackgroundServer:
         mlflow = _import_mlflow()
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        _make_database_folder(self._uri)
+        make_database(self._uri)
         return Server(mlflow, mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri), self._uri)
 
     def __exit__(self, *error: object) -> None:
@@ -865,26 +866,6 @@ def _advice(status: int) -> str:
     if status == 403:
         return "Check your permissions, and that the server's --allowed-hosts names the host in the URI."
     return "Look at the server's log."
-
-
-def _database_path(uri: str) -> Path | None:
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(match[1]) if match else None
-
-
-def _make_database_folder(uri: str) -> None:
-    path = _database_path(uri)
-    if path is not None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{path.parent} cannot be made: {error.strerror}.", "Choose another database.") from error
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Put artifacts beside a database file; a server has its own place for them."""
-    path = _database_path(uri)
-    return None if path is None else (path.resolve().parent / "mlflow-artifacts").as_uri()
 
 
 # --- the registered model --------------------------------------------------------------------------------------------
