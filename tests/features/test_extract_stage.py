@@ -250,7 +250,7 @@ def test_a_crash_and_a_hang_become_rows_and_are_tried_again(made, media, tmp_pat
     rows = read_table(tmp_path / "features" / "features.parquet", FEATURES).to_pylist()
     assert [row["status"] for row in rows] == ["ok", "failed", "failed", "ok", "failed"]
     assert rows[1]["reason"].startswith("crashed: the worker ended with exit code 11")
-    assert rows[2]["reason"].startswith("timeout: not done after 6 s")
+    assert rows[2]["reason"].startswith("timeout: nothing advanced for 6 s")
     monkeypatch.undo()
     outcome = run_extract(*places, quick, FolderStore(tmp_path / "store"))
     assert (outcome.metrics["samples_reused"], outcome.metrics["samples_ok"]) == (2, 4)

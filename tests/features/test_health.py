@@ -118,6 +118,11 @@ def test_a_constant_feature_is_a_warning():
     assert "All 20 values are 1" in entry.problems[0]
 
 
+def test_what_a_constant_means_depends_on_the_feature():
+    assert "what camera footage is like" in health_of(table(wm__detected=np.zeros(20)), "wm.detected").problems[0]
+    assert "copies of one another" in health_of(table(art__freq=np.full(20, -2.0)), "art.freq").problems[0]
+
+
 def test_values_out_of_range_are_a_warning():
     rows = table()
     rows.loc[[2, 5], "face.mouth_static"] = 7.0

@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+from unmask.media.worker import still_alive
+
 
 def work(job):
     match job:
@@ -14,6 +16,10 @@ def work(job):
             os.kill(os.getpid(), signal.SIGKILL)
         case {"sleep": seconds}:
             time.sleep(seconds)
+        case {"steps": n}:
+            for _ in range(n):
+                time.sleep(0.7)
+                still_alive()
         case {"raise": text}:
             raise RuntimeError(text)
         case {"print": text}:

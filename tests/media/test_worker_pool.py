@@ -62,6 +62,12 @@ def test_a_hung_worker_is_given_up_and_the_others_go_on():
     assert time.monotonic() - start < 60
 
 
+def test_a_long_job_that_advances_is_not_given_up():
+    answers = run([{"steps": 5}, {"sleep": 600}], timeout_s=2)
+    assert answers[0].value == {"steps": 5}  # 3.5 s
+    assert answers[1].error == "timeout"
+
+
 def test_a_single_worker_is_replaced():
     answers = run([{"exit": 1}, {"sleep": 600}, {"n": 2}], workers=1, timeout_s=1.5)
     assert [answers[index].error for index in range(3)] == ["crashed", "timeout", None]

@@ -115,7 +115,9 @@ class ExtractConfig(Section):
         default=4, ge=0, le=100, description="windows of four seconds of sound, evenly spaced over the clip; 0: none"
     )
     workers: int = Field(default=0, ge=0, description="processes; 0 is one per core")
-    timeout_s: float = Field(default=300, gt=0, description="a file that takes longer fails as timeout")
+    timeout_s: float = Field(
+        default=300, gt=0, description="a file on which nothing advances for so long fails as timeout"
+    )
     stop_on_critical: bool = Field(default=True, description="stop when the health of a feature is critical")
     max_failed_share: float = Field(default=0.5, ge=0, le=1, description="stop when more samples than this fail")
 

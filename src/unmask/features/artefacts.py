@@ -150,14 +150,18 @@ def texture_entropy(view: FaceView) -> float:
 
 def colour_step(view: FaceView) -> float:
     """CIELAB a*b* distance of the medians inside and around the face; NaN where it is too dark or too bright."""
-    lab = cv2.cvtColor(view.rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    inside, around = lab[view.inside > 0], lab[view.around > 0]
+    inside, around = (view.rgb[mask > 0] for mask in (view.inside, view.around))
     if not len(inside) or not len(around):
         return float("nan")
-    face, ring = np.median(inside, axis=0), np.median(around, axis=0)
+    face, ring = (np.median(_lab(pixels), axis=0) for pixels in (inside, around))
     if not MIN_LIGHT <= face[0] <= MAX_LIGHT:
         return float("nan")
     return float(np.hypot(face[1] - ring[1], face[2] - ring[2]))
+
+
+def _lab(rgb: Image) -> NDArray[np.float32]:
+    """CIELAB ``(N, 3)`` of pixels ``(N, 3)``."""
+    return np.asarray(cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0], np.float32)
 
 
 def face_spectrum(frame: Frame, face: Face) -> Floats | None:
@@ -178,7 +182,8 @@ def face_spectrum(frame: Frame, face: Face) -> Floats | None:
         return None
     window, bins, counts = _spectrum_plan(side)
     patch = frame.luma[top : top + side, left : left + side].astype(np.float32)
-    power = np.abs(np.fft.rfft2((patch - patch.mean()) * window)) ** 2 / side**2
+    spectrum = np.fft.rfft2((patch - patch.mean()) * window)
+    power = (spectrum.real**2 + spectrum.imag**2) / side**2
     sums = np.bincount(bins, power.ravel(), minlength=65)
     return np.asarray(np.log10(sums[1:] / counts[1:] + 1e-4))
 

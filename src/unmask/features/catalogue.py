@@ -12,7 +12,7 @@ from typing import Literal
 
 Direction = Literal["higher_fake", "higher_real", "none"]
 
-EXTRACTOR_VERSION = "3"
+EXTRACTOR_VERSION = "4"
 """Counts up whenever a feature, a crop, a window of sound or the face tracker is another for the same bytes."""
 
 NULL_REASONS: Mapping[str, str] = MappingProxyType(
@@ -53,6 +53,7 @@ class FeatureSpec:
         bias: What else moves the value; who is measured wrongly.
         nulls: Codes of `NULL_REASONS` that it may have.
         modalities: For which it exists.
+        if_constant: What it means, and what to do, when all clips have the same value.
     """
 
     name: str
@@ -68,6 +69,7 @@ class FeatureSpec:
     bias: str
     nulls: tuple[str, ...]
     modalities: tuple[str, ...] = ("video",)
+    if_constant: str = "Look whether the clips are copies of one another."
 
 
 _ALL = ("video", "image")
@@ -145,6 +147,7 @@ _SPECS = (
         citation="Dekel et al. 2017, On the effectiveness of visible watermarks, CVPR",
         bias="Logos of TV stations, subtitles and time stamps count as well; null when the camera stands still.",
         nulls=("single_image", "static", "too_short", "too_small"),
+        if_constant="No overlay in any clip is what camera footage is like: nothing to do. Other features decide.",
     ),
     FeatureSpec(
         name="forensics.prnu",
@@ -216,6 +219,7 @@ _SPECS = (
         method="Share of one-second windows whose inner-lip aspect ratio stays within 0.04.",
         citation="Agarwal et al. 2020, Detecting deep-fake videos from phoneme-viseme mismatches, CVPRW",
         bias="People who listen, and do not speak, look still.",
+        if_constant="Everyone speaks all the time (0) or nobody does (1): add clips of the other kind.",
         nulls=("no_face", "not_frontal", "single_image", "small_face", "too_short", "too_slow"),
     ),
     FeatureSpec(
@@ -230,6 +234,7 @@ _SPECS = (
         method="Eye aspect ratio of the nearer eye, frontal frames; dips of 50 to 600 ms below 0.72 of the open eye's.",
         citation="Soukupová & Čech 2016, Real-time eye blink detection, CVWW; Li et al. 2018, In ictu oculi, WIFS",
         bias="Glasses, narrow eyes and looking down hide blinks or feign them.",
+        if_constant="If it is 0, the clips are too short to hold a blink: give clips of ten seconds and more.",
         nulls=("no_face", "not_frontal", "single_image", "small_face", "too_short", "too_slow"),
     ),
     FeatureSpec(

@@ -61,4 +61,5 @@ def _facts(spec: FeatureSpec) -> list[tuple[str, str]]:
         ("exists for", " and ".join(f"{kind}s" for kind in spec.modalities)),
         ("null when", ", ".join(spec.nulls) or "never"),
         ("known bias", spec.bias),
+        ("when all are equal", spec.if_constant),
     ]

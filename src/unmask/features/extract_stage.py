@@ -30,6 +30,7 @@ from unmask.features.store import Failure, FeatureStore, save_result
 from unmask.features.subset import few_of_each
 from unmask.media.faces import MODEL_SHA256, model_path
 from unmask.media.pool import WorkerPool
+from unmask.media.worker import still_alive
 from unmask.objects import FolderStore, LocalMedia, MediaFiles, ObjectStore
 from unmask.progress import track
 from unmask.schemas import SAMPLES, DatasetInfo, Shard, StageOutcome, read_table
@@ -112,7 +113,8 @@ def extract_one(job: dict[str, Any]) -> list[str] | None:
     result: Measurement | Failure
     try:
         _refuse_changed(path, job["size_bytes"])
-        result = measure(path, job["modality"], ExtractConfig.model_validate(job["config"]))
+        config = ExtractConfig.model_validate(job["config"])
+        result = measure(path, job["modality"], config, watch=lambda _seen, _expected: still_alive())
     except MediaError as error:
         if error.code == "changed":  # says nothing about the bytes that the store is asked for
             return [error.code, error.detail]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ _PAIRS = np.array([
 ])
 # fmt: on
 _MIDDLE = np.array([10, 168, 6, 4, 0, 17, 152])
+_SHAPE = np.concatenate([_PAIRS[:, 0], _PAIRS[:, 1], _MIDDLE])
+_SHAPE_SWAPPED = np.concatenate([_PAIRS[:, 1], _PAIRS[:, 0], _MIDDLE])
 _STILL_RANGE = 0.04  # of the lip ratio within a second; landmark noise stays below
 _BLINK_DEPTH = 0.72
 _BLINK_S = (0.05, 0.6)
@@ -130,14 +133,14 @@ def asymmetry(points: Floats) -> float:
     Returns:
         Root mean square distance over the root mean square radius.
     """
-    shape = points[np.concatenate([_PAIRS[:, 0], _PAIRS[:, 1], _MIDDLE])]
-    mirrored = points[np.concatenate([_PAIRS[:, 1], _PAIRS[:, 0], _MIDDLE])] * [-1, 1, 1]
-    shape = shape - shape.mean(axis=0)
-    mirrored = mirrored - mirrored.mean(axis=0)
-    u, _, vt = np.linalg.svd(mirrored.T @ shape)
-    turn = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
-    size = float(np.sqrt((shape**2).mean()))
-    return float(np.sqrt(((mirrored @ turn - shape) ** 2).mean())) / (size + 1e-6)
+    centred = points - points[_SHAPE].mean(axis=0)
+    shape, mirrored = centred[_SHAPE], centred[_SHAPE_SWAPPED] * [-1, 1, 1]
+    common = mirrored.T @ shape
+    stretch = np.linalg.svd(common, compute_uv=False)
+    # The best turn leaves this overlap; without the sign it could be a reflection (Kabsch 1976).
+    overlap = stretch[0] + stretch[1] + stretch[2] * np.sign(np.linalg.det(common))
+    power = float((shape**2).sum())  # of the mirror image as well
+    return float(np.sqrt(max(2 * (power - overlap), 0.0) / shape.size)) / (math.sqrt(power / shape.size) + 1e-6)
 
 
 def _pitch(points: Floats) -> float:

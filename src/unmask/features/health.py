@@ -149,12 +149,14 @@ def _problems(spec: FeatureSpec, n: int, known: Floats, counts: Counter[str]) ->
     null_share = 1 - len(known) / n
     if null_share > MAX_NULL_SHARE:
         level = "warning"
-        problems.append(f"{null_share:.0%} of {n} rows have no value. {_explain(counts)}")
+        problems.append(
+            f"{null_share:.0%} of {n} rows have no value. {_explain(counts)} "
+            "Fusion leans on the other features then: see their weights in the report."
+        )
     if len(known) >= MIN_ROWS_FOR_VARIANCE and float(np.ptp(known)) == 0:
         level = "warning"
         problems.append(
-            f"All {len(known)} values are {known[0]:g}: they cannot tell anything apart. "
-            "Look whether the clips are copies of one another."
+            f"All {len(known)} values are {known[0]:g}: they cannot tell anything apart. {spec.if_constant}"
         )
     outside = int(((known < spec.low) | (known > spec.high)).sum())
     if outside:

@@ -27,7 +27,7 @@ from unmask.media.sound import Sound, Window, read_sound
 from unmask.media.video import Frame, VideoReader, read_image
 
 EXAMINED_HZ = 15.0  # how often landmarks are looked for; blinks and syllables are slower
-N_SAMPLED = 32  # frames on which costly things are measured
+N_SAMPLED = 24  # frames on which costly things are measured
 SIGNIFICANT_DIGITS = 9  # of a feature
 MIN_TRACK_SHARE = 0.05  # of the examined frames; shorter tracks beside the main one are dropped
 

@@ -31,6 +31,7 @@ _LOW = np.array(
     np.float32,
 )
 _HIGH = _LOW[::-1] * np.array([1, -1] * 4, np.float32)
+_WRAP = len(_LOW) // 2 - 1  # coefficients by which a half reaches over the edge
 LEVELS = 4
 NOISE_DEVIATION = 3.0  # grey levels, assumed by the Wiener step
 WINDOWS_PX = (3, 5, 7, 9)
@@ -80,25 +81,39 @@ def _noise_part(coefficients: Residual) -> Residual:
 
 def _analyse(image: Residual, axis: int) -> tuple[Residual, Residual]:
     """One periodic wavelet step along an axis: the low and the high half."""
-    x = image if axis == 0 else image.T
-    n = len(x)
-    wrapped = np.concatenate([x, x[: len(_LOW) - 2]])
-    low = sum(weight * wrapped[k : k + n : 2] for k, weight in enumerate(_LOW))
-    high = sum(weight * wrapped[k : k + n : 2] for k, weight in enumerate(_HIGH))
-    return (low, high) if axis == 0 else (np.ascontiguousarray(low.T), np.ascontiguousarray(high.T))
+    even, odd = (_wrapped(_every_second(image, axis, first), axis, after=_WRAP) for first in (0, 1))
+    n = image.shape[axis] // 2
+    low, high = (_correlate(even, taps[0::2], axis, n) + _correlate(odd, taps[1::2], axis, n) for taps in (_LOW, _HIGH))
+    return low, high
 
 
 def _synthesise(low: Residual, high: Residual, axis: int) -> Residual:
     """Undo `_analyse` (the transform is orthonormal: its transpose is its inverse)."""
-    if axis == 1:
-        low, high = low.T, high.T
-    n = 2 * len(low)
-    wrapped = np.zeros((n + len(_LOW) - 2, low.shape[1]), np.float32)
-    for k in range(len(_LOW)):
-        wrapped[k : k + n : 2] += _LOW[k] * low + _HIGH[k] * high
-    wrapped[: len(_LOW) - 2] += wrapped[n:]
-    image = wrapped[:n]
-    return image if axis == 0 else np.ascontiguousarray(image.T)
+    low, high = (_wrapped(half, axis, before=_WRAP) for half in (low, high))
+    n = low.shape[axis] - _WRAP
+    even, odd = (
+        _correlate(low, _LOW[first::2][::-1], axis, n) + _correlate(high, _HIGH[first::2][::-1], axis, n)
+        for first in (0, 1)
+    )
+    both = np.stack([even, odd], axis=axis + 1)
+    return both.reshape([2 * n if at == axis else size for at, size in enumerate(even.shape)])
+
+
+def _every_second(image: Residual, axis: int, first: int) -> Residual:
+    return image[first::2] if axis == 0 else image[:, first::2]
+
+
+def _wrapped(image: Residual, axis: int, *, before: int = 0, after: int = 0) -> Residual:
+    """Repeat an image periodically beyond its edges along an axis."""
+    parts = [image.take(range(-before, 0), axis), image] if before else [image, image.take(range(after), axis)]
+    return np.concatenate(parts, axis=axis)
+
+
+def _correlate(image: Residual, taps: Residual, axis: int, n: int) -> Residual:
+    """Weighted sums of successive rows or columns: n of them, the first from the first ``len(taps)``."""
+    kernel = taps[:, None] if axis == 0 else taps[None]
+    found = cv2.filter2D(image, cv2.CV_32F, kernel, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(found[:n] if axis == 0 else found[:, :n], np.float32)
 
 
 class NoisePattern:

@@ -15,7 +15,7 @@ SHAKE_SHORT_SIDE_PX = 96  # at least; the halved picture nearest above
 SHAKE_HZ = 12.0  # at least; hands tremble at 1 to 6 Hz
 MIN_SIDE_PX = 32
 BRISQUE_SHORT_SIDE_PX = 384  # the regressor was trained on pictures of about this size
-BRISQUE_EVERY = 8  # of the sampled frames
+BLUR_EVERY, BRISQUE_EVERY = 2, 6  # of the sampled frames
 MIN_BRISQUE_SIDE_PX = 64
 MIN_SHAKE_S = 1.0
 MIN_RESPONSE = 0.25  # of the phase correlation; cuts and pictures without structure stay below, real clips above 0.6
@@ -31,6 +31,7 @@ class Quality:
     def __init__(self, fps: float) -> None:
         self._stride = max(1, int(fps / SHAKE_HZ))
         self._times_s: list[float] = []
+        self._n_sampled = 0
         self._log_sharpness: list[float] = []
         self._brisque: list[float] = []
         self._steps_px: list[tuple[float, float]] = []
@@ -43,9 +44,11 @@ class Quality:
         if frame.short_side_px < MIN_SIDE_PX:
             return
         if moment.sampled:
-            if len(self._log_sharpness) % BRISQUE_EVERY == 0 and frame.short_side_px >= MIN_BRISQUE_SIDE_PX:
+            if self._n_sampled % BRISQUE_EVERY == 0 and frame.short_side_px >= MIN_BRISQUE_SIDE_PX:
                 self._brisque.append(brisque(_full_range(frame.luma_at(BRISQUE_SHORT_SIDE_PX), frame)))
-            self._log_sharpness.append(log_sharpness(frame))
+            if self._n_sampled % BLUR_EVERY == 0:
+                self._log_sharpness.append(log_sharpness(frame))
+            self._n_sampled += 1
         if frame.index % self._stride == 0:
             self._step(frame.level_from(SHAKE_SHORT_SIDE_PX))
             self._times_s.append(frame.time_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -14,9 +16,13 @@ from unmask.media.faces import Face, Image
 from unmask.media.video import Frame
 
 # Convex outlines on FaceMesh: right cheek, left cheek, forehead (the person's sides).
-SKIN_REGIONS = ((117, 118, 101, 36, 205, 187, 123), (346, 347, 330, 266, 425, 411, 352), (67, 10, 297, 336, 9, 107))
+SKIN_REGIONS = tuple(
+    np.array(outline)
+    for outline in ((117, 118, 101, 36, 205, 187, 123), (346, 347, 330, 266, 425, 411, 352), (67, 10, 297, 336, 9, 107))
+)
 SURROUND_SHORT_SIDE_PX = 96
 MIN_REGION_PIXELS = 12  # of the patch
+ROW_LENGTH = 4 + 1 + 3 * len(SKIN_REGIONS)
 PATCH_PX = 64  # faces are measured at this size or up to twice of it
 
 
@@ -45,7 +51,8 @@ class SkinSignals:
     """Collects `SkinSeries` of all tracks."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+        # Packed, because there is a row for every frame, and clips may last for hours.
+        self._rows: dict[int, array[float]] = defaultdict(lambda: array("d"))
 
     def see(self, moment: Moment) -> None:
         """Look at the next frame."""
@@ -57,14 +64,14 @@ class SkinSignals:
             if means is not None:
                 x0, _, x1, _ = face.box
                 frame = moment.frame
-                self._rows[track].append((frame.index, frame.time_s, surround, float(x1 - x0), *means))
+                self._rows[track].extend((frame.index, frame.time_s, surround, float(x1 - x0), *means))
 
     def series(self, track: int | None) -> SkinSeries | None:
         """Give the signals of a track, or None if it was never seen."""
         rows = self._rows.get(track) if track is not None else None
         if not rows:
             return None
-        table = np.array(rows, np.float64)
+        table = np.array(rows, np.float64).reshape(-1, ROW_LENGTH)
         return SkinSeries(
             frame_index=table[:, 0].astype(np.int64),
             time_s=table[:, 1],
@@ -92,22 +99,28 @@ def _face_means(frame: Frame, face: Face) -> tuple[float, ...] | None:
     """Mean luma of the skin, then mean RGB of each region; None if a region is outside or too small."""
     planes = _half_planes(frame)
     height, width = planes[0].shape
-    points = face.landmarks[:, :2] / 2
-    x0, y0 = np.floor(np.maximum(points.min(axis=0), 0)).astype(int)
-    x1, y1 = np.ceil(np.minimum(points.max(axis=0), [width, height])).astype(int)
+    left, top, right, bottom = (float(edge) / 2 for edge in face.box)
+    x0, y0 = math.floor(max(left, 0)), math.floor(max(top, 0))
+    x1, y1 = math.ceil(min(right, width)), math.ceil(min(bottom, height))
     if x1 - x0 < 4 or y1 - y0 < 4:
         return None
     shrink = _shrink_for(min(x1 - x0, y1 - y0))
     size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
     patches = [_patch(plane[y0 : y0 + size[1] * shrink, x0 : x0 + size[0] * shrink], size) for plane in planes]
-    local = (points - [x0, y0]) / shrink
+    corner = np.array([x0, y0], np.float32)
     picture = cv2.merge(patches)
     means = np.full((len(SKIN_REGIONS), 3), 128.0)
     for row, region in zip(means, SKIN_REGIONS, strict=True):
-        mask = _mask(local[list(region)], patches[0].shape)
+        outline = np.round((face.landmarks[region, :2] / 2 - corner) / shrink).astype(np.int32)
+        left, top, across, down = cv2.boundingRect(outline)
+        around = picture[max(top, 0) : max(top + down, 0), max(left, 0) : max(left + across, 0)]
+        if not around.size:
+            return None
+        mask = np.zeros(around.shape[:2], np.uint8)
+        cv2.fillConvexPoly(mask, outline - np.array([max(left, 0), max(top, 0)], np.int32), 255)
         if cv2.countNonZero(mask) < MIN_REGION_PIXELS:
             return None
-        row[: len(patches)] = cv2.mean(picture, mask)[: len(patches)]
+        row[: len(patches)] = cv2.mean(around, mask)[: len(patches)]
     return (float(means[:, 0].mean()), *frame.colour(means).ravel())
 
 
@@ -134,9 +147,3 @@ def _half_planes(frame: Frame) -> list[Image]:
         planes.append(plane[::down, ::across])
     height, width = (min(plane.shape[axis] for plane in planes) for axis in (0, 1))
     return [plane[:height, :width] for plane in planes]
-
-
-def _mask(outline: NDArray[np.floating], shape: tuple[int, ...]) -> Image:
-    mask = np.zeros(shape, np.uint8)
-    cv2.fillConvexPoly(mask, np.round(outline).astype(np.int32), 255)
-    return mask

@@ -15,6 +15,8 @@ from unmask.media.faces import FACE_OVAL, Image
 FLOW_SHORT_SIDE_PX = 270
 MIN_FLOW_PAIRS = 4
 MIN_FLOW_FACE_PX = 24  # at that scale
+FLOW_MARGIN = 0.5  # of the face's width: flow is looked for in the face and so far around it
+MIN_FLOW_SIDE_PX = 96  # of that window; smaller ones have too few scales for fast movement
 MIN_CHANGE = 0.3  # mean grey levels between two frames; below, nothing moves
 ERROR_FLOOR = 0.25  # grey levels; added to both errors
 
@@ -64,14 +66,16 @@ class Temporal:
         if float(cv2.mean(cv2.absdiff(before, now))[0]) < MIN_CHANGE:
             self._n_still += 1
             return
-        error = prediction_error(self._flow, before, now)
         scale = now.shape[1] / moment.frame.width_px
         for track, face in moment.faces.items():
-            inside, ring = _face_and_ring(face.landmarks[list(FACE_OVAL), :2] * scale, now.shape)
-            x0, _, x1, _ = face.box * scale
-            if x1 - x0 < MIN_FLOW_FACE_PX or not cv2.countNonZero(ring):
+            box = face.box * scale
+            left, top, right, bottom = _window(box, now.shape)
+            oval = face.landmarks[list(FACE_OVAL), :2] * scale - [left, top]
+            inside, ring = _face_and_ring(oval, (bottom - top, right - left))
+            if box[2] - box[0] < MIN_FLOW_FACE_PX or not cv2.countNonZero(ring):
                 self._too_small.add(track)
                 continue
+            error = prediction_error(self._flow, *(image[top:bottom, left:right] for image in (before, now)))
             own, around = (cv2.mean(error, mask)[0] + ERROR_FLOOR for mask in (inside, ring))
             self._oddities[track].append((moment.frame.time_s, float(np.log2(own / around))))
 
@@ -118,6 +122,18 @@ def prediction_error(flow: cv2.DISOpticalFlow, before: Image, now: Image) -> Ima
         now, x + motion[..., 0], y + motion[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(cv2.absdiff(predicted, before), np.uint8)
+
+
+def _window(box: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A rectangle around a face box with a margin: left, top, right, bottom, inside the picture."""
+    margin = FLOW_MARGIN * float(box[2] - box[0])
+    edges = []
+    for low, high, extent in zip(box[:2], box[2:], shape[1::-1], strict=True):
+        reach = max(float(high - low) / 2 + margin, MIN_FLOW_SIDE_PX / 2)
+        middle = min(max(float(low + high) / 2, reach), extent - reach)
+        edges.append((max(round(middle - reach), 0), min(round(middle + reach), extent)))
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom
 
 
 def _face_and_ring(oval: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[Image, Image]:

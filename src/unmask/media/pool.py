@@ -1,7 +1,8 @@
 """A pool of worker processes that outlives a crashed or hung decoder.
 
 Every job runs in a process of its own kind: a plain `python -m unmask.media.worker` that reads one JSON line a job
-and answers with one. A worker that dies or takes too long is replaced, and its job answers ``crashed`` or ``timeout``.
+and answers with one, and with empty lines meanwhile if the job tells that it advances. A worker that dies or stands
+still for too long is replaced, and its job answers ``crashed`` or ``timeout``.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class WorkerPool:
     Args:
         target: ``module:function`` that every worker calls with a job and whose answer it sends back; both JSON.
         workers: Number of processes; 0 is one a core.
-        timeout_s: A job that takes longer is given up.
+        timeout_s: A job that takes longer, or longer than this since its last `worker.still_alive`, is given up.
     """
 
     def __init__(self, target: str, workers: int, timeout_s: float) -> None:
@@ -184,7 +185,7 @@ class WorkerPool:
             index = worker.job
             self._drop(worker)
             assert index is not None
-            yield Answer(index, "timeout", f"not done after {self._timeout_s:g} s")
+            yield Answer(index, "timeout", f"nothing advanced for {self._timeout_s:g} s")
 
     def _read(self, worker: _Worker) -> Iterator[Answer]:
         assert worker.process.stdout is not None
@@ -193,6 +194,9 @@ class WorkerPool:
             worker.received += chunk
             while b"\n" in worker.received:
                 line, _, worker.received = worker.received.partition(b"\n")
+                if not line:  # a sign of life
+                    worker.deadline = time.monotonic() + self._timeout_s
+                    continue
                 index, worker.job = worker.job, None
                 if index is None:
                     worker.ready = True
