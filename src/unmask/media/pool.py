@@ -34,7 +34,7 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-START_TIMEOUT_S = 120.0  # for importing what the job needs
+START_TIMEOUT_S = 600.0  # for importing what the job needs: seconds, and minutes where a machine is overloaded
 LAST_WORDS_BYTES = 300
 
 
