@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unmask.errors import InputError, MissingExtraError
 
@@ -55,7 +57,7 @@ def _filled(path: Path) -> bool:
 
 def _make(path: Path, uri: str) -> None:
     try:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        made_by: Any = importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     except ImportError as error:  # the small MLflow client, which speaks to servers only
         raise MissingExtraError("An MLflow database file", "tracking") from error
 
@@ -63,7 +65,7 @@ def _make(path: Path, uri: str) -> None:
     for leftover in path.parent.glob(f".{path.name}.new*"):
         leftover.unlink()
     unfinished = path.with_name(f".{path.name}.new")
-    store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_location(uri))
+    store = made_by.SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_location(uri))
     store.engine.dispose()
     unfinished.replace(path)
 
