@@ -30,6 +30,7 @@ from unmask.config import AttackName
 from unmask.detectors.base import Detector
 from unmask.errors import InputError, MissingExtraError
 from unmask.evaluation.perturbations import Image
+from unmask.media.preprocessing import interpolation_for
 from unmask.schemas import Preprocessing
 
 LEVELS = 255.0
@@ -131,7 +132,7 @@ def resize_operators(height_px: int, width_px: int, size_px: int) -> tuple[NDArr
     Returns:
         ``(S, H)`` and ``(S, W)``; the resized crop is ``rows @ crop @ columns.T``.
     """
-    interpolation = cv2.INTER_AREA if max(height_px, width_px) > size_px else cv2.INTER_LINEAR
+    interpolation = interpolation_for(max(height_px, width_px), size_px)
 
     def operator(length: int) -> NDArray[np.float32]:
         if length == size_px:

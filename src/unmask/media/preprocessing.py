@@ -14,6 +14,7 @@ from unmask.media.sound import SILENT, Samples, level, window_samples
 from unmask.schemas import AnyPreprocessing, SoundPreprocessing
 
 FULL_SCALE = 32768.0
+AREA_FROM = 1.5
 
 
 def decode_crop(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
@@ -32,8 +33,24 @@ def decode_crop(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
     return image
 
 
+def interpolation_for(side_px: int, size_px: int) -> int:
+    """Choose how a crop is resized: area interpolation when shrinking by `AREA_FROM` or more, else bilinear.
+
+    Bilinear interpolation leaves pixels out only when shrinking by more than two. When shrinking a little it costs a
+    fifth of area interpolation, which was the largest cost of a loader.
+
+    Args:
+        side_px: Longer side of the crop.
+        size_px: Side of the result.
+
+    Returns:
+        Flag of `cv2.resize`.
+    """
+    return cv2.INTER_AREA if side_px >= AREA_FROM * size_px else cv2.INTER_LINEAR
+
+
 def resize_crop(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Resize a crop to a square: area interpolation when shrinking, bilinear when enlarging.
+    """Resize a crop to a square, see `interpolation_for`.
 
     Args:
         image: RGB image ``(H, W, 3)``, uint8.
@@ -44,8 +61,7 @@ def resize_crop(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """
     if image.shape[:2] == (size_px, size_px):
         return image
-    shrink = max(image.shape[:2]) > size_px
-    interpolation = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    interpolation = interpolation_for(max(image.shape[:2]), size_px)
     return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
 
 
@@ -87,12 +103,14 @@ def to_input(items: Sequence[NDArray[Any]], preprocessing: AnyPreprocessing) -> 
             row[:] = levelled(samples, preprocessing)
         return batch
     size = preprocessing.size_px
-    mean = np.asarray(preprocessing.mean, np.float32)[:, None, None] * 255
-    std = np.asarray(preprocessing.std, np.float32)[:, None, None] * 255
+    mean = np.asarray(preprocessing.mean, np.float32) * 255
+    std = np.asarray(preprocessing.std, np.float32) * 255
     for row, image in zip(batch, items, strict=True):
-        row[:] = resize_crop(middle_of(image, preprocessing.crop), size).transpose(2, 0, 1)
-    batch -= mean
-    batch /= std
+        # Plane by plane: what is done to a plane finds it in the cache.
+        planes = cv2.split(resize_crop(middle_of(image, preprocessing.crop), size))
+        for channel, plane in enumerate(planes):
+            np.subtract(plane, mean[channel], out=row[channel])
+            np.divide(row[channel], std[channel], out=row[channel])
     return batch
 
 
