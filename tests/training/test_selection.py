@@ -7,7 +7,14 @@ import sklearn.metrics
 
 from unmask.errors import LeakError
 from unmask.metrics import MEAN
-from unmask.training.selection import ValFigures, choose_aggregation, val_auc_estimate, val_figures, video_means
+from unmask.training.selection import (
+    ValFigures,
+    auc_error,
+    choose_aggregation,
+    val_auc_estimate,
+    val_figures,
+    video_means,
+)
 
 
 def val_frame(n_videos: int, frames: int, split: str = "val") -> pd.DataFrame:
@@ -43,13 +50,38 @@ def test_other_splits_are_refused(split):
         val_figures(frame, np.zeros(len(frame)))
 
 
+def better(new, best, peak=None):
+    return new.better_than(best, peak or (new if new.tops(best) else best))
+
+
 def test_better_is_higher_auc_then_lower_loss():
-    assert ValFigures(0.9, 2.0, 0.9).better_than(ValFigures(0.8, 0.1, 0.8))
-    assert ValFigures(0.9, 0.5, 0.9).better_than(ValFigures(0.9, 0.6, 0.9))
-    assert not ValFigures(0.9, 0.6, 0.9).better_than(ValFigures(0.9, 0.6, 0.9))
-    assert ValFigures(None, 0.5, None).better_than(ValFigures(None, 0.6, None))
-    assert not ValFigures(0.7, 0.1, 0.7).better_than(ValFigures(0.8, 0.9, 0.8))
-    assert ValFigures(0.1, 9.0, 0.1).better_than(None)
+    assert better(ValFigures(0.9, 2.0, 0.9), ValFigures(0.8, 0.1, 0.8))
+    assert better(ValFigures(0.9, 0.5, 0.9), ValFigures(0.9, 0.6, 0.9))
+    assert not better(ValFigures(0.9, 0.6, 0.9), ValFigures(0.9, 0.6, 0.9))
+    assert better(ValFigures(None, 0.5, None), ValFigures(None, 0.6, None))
+    assert not better(ValFigures(0.7, 0.1, 0.7), ValFigures(0.8, 0.9, 0.8))
+    assert better(ValFigures(0.1, 9.0, 0.1), None)
+
+
+def test_within_one_standard_error_of_the_highest_the_loss_decides():
+    lucky = ValFigures(1.0, 0.68, 1.0, noise=0.06)
+    assert better(ValFigures(0.95, 0.61, 0.95, noise=0.07), lucky)
+    assert not better(ValFigures(0.93, 0.61, 0.93, noise=0.07), lucky)
+    # Step by step it cannot walk away from the highest.
+    chosen = ValFigures(0.95, 0.61, 0.95, noise=0.07)
+    assert not better(ValFigures(0.9, 0.5, 0.9, noise=0.08), chosen, lucky)
+    # A new peak leaves the chosen one behind, though its loss is lower.
+    peak = ValFigures(0.99, 0.7, 0.99, noise=0.01)
+    assert better(peak, ValFigures(0.9, 0.6, 0.9, noise=0.1), peak)
+
+
+def test_the_standard_error_is_that_of_hanley_and_mcneil():
+    labels = np.repeat([0, 1], 50)
+    # Q1 = .8/1.2, Q2 = 1.28/1.8: ((.16 + 49 · .026667 + 49 · .071111) / 2500) ** .5
+    assert auc_error(0.8, labels) == pytest.approx(0.044503, abs=1e-5)
+    assert auc_error(0.2, labels) == auc_error(0.8, labels)
+    assert 0 < auc_error(1.0, labels) < auc_error(0.95, labels)
+    assert auc_error(1.0, np.repeat([0, 1], 6)) > 0.02
 
 
 def test_one_class_has_no_auc_but_a_loss():

@@ -38,6 +38,7 @@ class Progress:
         gains: One a finished epoch of the phase: whether it was the best so far.
         best_epoch: The chosen one; 0 before the first validation.
         best: Its figures.
+        peak: Those with the highest figure so far.
         curve: One point a finished epoch.
         finished: Nothing is left to do.
     """
@@ -53,6 +54,7 @@ class Progress:
     gains: list[bool] = field(default_factory=list)
     best_epoch: int = 0
     best: ValFigures | None = None
+    peak: ValFigures | None = None
     curve: list[TrainingCurvePoint] = field(default_factory=list)
     finished: bool = False
 
@@ -72,7 +74,8 @@ class Progress:
         """Read what `to_json` wrote."""
         values = json.loads(text)
         values["curve"] = [TrainingCurvePoint.model_validate(point) for point in values["curve"]]
-        values["best"] = ValFigures(**values["best"]) if values["best"] else None
+        for name in ("best", "peak"):
+            values[name] = ValFigures(**values[name]) if values.get(name) else None
         return cls(**values)
 
 

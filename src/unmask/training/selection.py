@@ -36,19 +36,38 @@ class ValFigures:
         auc: Video-level AUC; None when val has one class only.
         loss: Mean cross-entropy over val crops.
         chosen_by: Figure that chooses the checkpoint, larger is better; None when it is undefined.
+        noise: One standard error of that figure; 0 where none is known.
     """
 
     auc: float | None
     loss: float
     chosen_by: float | None
+    noise: float = 0.0
 
-    def better_than(self, other: ValFigures | None) -> bool:
-        """Whether this epoch beats another; where the figure is equal or undefined, by lower loss."""
+    def tops(self, peak: ValFigures | None) -> bool:
+        """Whether the figure is higher than the highest so far."""
+        if peak is None or peak.chosen_by is None:
+            return True
+        return self.chosen_by is not None and self.chosen_by > peak.chosen_by
+
+    def better_than(self, other: ValFigures | None, peak: ValFigures) -> bool:
+        """Whether this epoch beats the best so far: the one-standard-error rule.
+
+        On few videos the AUC jumps from epoch to epoch by chance, and the first epoch with a lucky one is hardly
+        trained. So all epochs within one standard error of the highest figure are as good, and the lowest loss decides
+        among them (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). With many videos the error
+        is small, and the figure alone decides.
+
+        Args:
+            other: The best so far.
+            peak: With the highest figure so far, this one included.
+        """
         if other is None:
             return True
-        if self.chosen_by is None or other.chosen_by is None or self.chosen_by == other.chosen_by:
+        if self.chosen_by is None or other.chosen_by is None or peak.chosen_by is None:
             return self.loss < other.loss
-        return self.chosen_by > other.chosen_by
+        least = peak.chosen_by - peak.noise
+        return self.chosen_by >= least and (other.chosen_by < least or self.loss < other.loss)
 
 
 def teachers(samples: pd.DataFrame, sources: Sequence[str], excluded: Sequence[str]) -> NDArray[np.bool_]:
@@ -145,7 +164,26 @@ def val_figures(frame: pd.DataFrame, logits: NDArray[np.float64], metric: str = 
         chosen_by = _f1(labels, means)
     elif metric == "loss":
         chosen_by = -plain_loss(labels.astype(np.float64), means)
-    return ValFigures(auc, plain_loss(frame["label"].to_numpy(np.float64), logits), chosen_by)
+    noise = auc_error(auc, labels) if metric == "auc" and auc is not None else 0.0
+    return ValFigures(auc, plain_loss(frame["label"].to_numpy(np.float64), logits), chosen_by, noise)
+
+
+def auc_error(auc: float, labels: NDArray[np.int64]) -> float:
+    """Standard error of an AUC from it and the numbers alone (Hanley & McNeil 1982, Radiology 143, equation 1).
+
+    Args:
+        auc: Of samples of both classes. A perfect one is taken as half a pair short of that, or it would have no error.
+        labels: 0 or 1 ``(N,)``.
+
+    Returns:
+        The standard error, as if samples were independent.
+    """
+    n_fake = int(labels.sum())
+    n_real = len(labels) - n_fake
+    area = min(max(auc, 1 - auc), 1 - 0.5 / (n_fake * n_real))
+    fakes, reals = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (n_fake - 1) * (fakes - area**2) + (n_real - 1) * (reals - area**2)
+    return float(np.sqrt(spread / (n_fake * n_real)))
 
 
 def _f1(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> float | None:

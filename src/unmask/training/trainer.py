@@ -247,7 +247,9 @@ class Trainer:
         mine = self.group.share(self.val_rows)
         logits = self.group.gather(score_rows(self.stepper.judged, self.val, mine, self.config.batch_size, self.device))
         figures = val_figures(self.val.index.frame.iloc[self.val_rows], logits, self.config.checkpoint_metric)
-        better = figures.better_than(state.best)
+        if figures.tops(state.peak) or state.peak is None:
+            state.peak = figures
+        better = figures.better_than(state.best, state.peak)
         state.gains.append(better)
         if better:
             state.best, state.best_epoch = figures, state.epoch
