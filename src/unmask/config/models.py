@@ -219,7 +219,7 @@ class TrainConfig(Section):
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="keep a moving average of the weights; 0 keeps none")
     checkpoint_metric: Literal["auc", "pr_auc", "f1", "loss"] = Field(
         default="auc",
-        description="figure of val videos that chooses the checkpoint; AUCs within a standard error are equal, loss decides",
+        description="figure of val videos that chooses the checkpoint; loss does among AUCs within a standard error",
     )
     early_stopping_patience: int = Field(default=5, ge=1, description="epochs without a better val figure that stop it")
     max_samples_per_class: int | None = Field(
