@@ -457,7 +457,9 @@ class ServeConfig(Section):
     """`unmask serve`."""
 
     workers: int = Field(default=2, ge=1, le=64, description="processes that decode; each can be killed and replaced")
-    decoder_threads: int = Field(default=2, ge=1, le=16, description="threads of the decoder of one file")
+    decoder_threads: int = Field(
+        default=4, ge=1, le=16, description="threads of the decoder of one file; they decode ahead of the measuring"
+    )
     detector_threads: int = Field(default=1, ge=1, le=64, description="threads of one detector's run")
     providers: tuple[Literal["tensorrt", "cuda", "cpu"], ...] = Field(
         default=("cpu",), description="where detectors run, the first choice first; what is not there is passed over"

@@ -117,6 +117,10 @@ def run_bundle(
         )
     with new_directory(out) as folder, tempfile.TemporaryDirectory(prefix="unmask-") as work:
         made = _make(given, faces, Path(work), config, recalibration)
+        for row in made.rows:
+            if row.variant != "float32":
+                judged = "kept" if row.kept else "not kept"
+                logger.info("bundle: %s, %s: %s, %s", row.detector, row.variant, judged, row.reason)
         info = OptimisationInfo(max_auc_loss=config.max_auc_loss, rows=made.rows)
         changed = made.trained is not given
         if changed and recalibration is not None:
@@ -164,16 +168,18 @@ def _make(
     used, rows = given, []
     if config.distil and faces is not None and recalibration is not None:
         student, row = try_student(given, faces, work / "distilled", recalibration)
-        exported, _ = _export_all(given, config, faces)
+        exported = _export_all(given, config, faces)
         rows += [
             each.model_copy(
                 update={"kept": student is None, "reason": "replaced by the student" if student else each.reason}
             )
-            for each in as_exported(exported, given.folders)
+            for each in as_exported(exported[0], given.folders)
         ]
         rows.append(row)
         used = student or given
-    onnx, parity = _export_all(used, config, faces)
+        onnx, parity = exported if student is None else _export_all(student, config, faces)
+    else:
+        onnx, parity = _export_all(given, config, faces)
     if (config.quantise != "none" or config.prune > 0) and faces is not None and recalibration is not None:
         smaller, tried = smaller_forms(onnx, used, faces, work / "smaller", config, recalibration)
         rows += tried

@@ -6,7 +6,6 @@ ship it, and the gate compares it with the champion as it does everything else.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ from unmask.training.device import reproducible
 from unmask.training.loader import TrainingView
 from unmask.training.train_stage import describe, prepare, score_splits
 from unmask.training.trainer import Trainer, TrainingViews
-
-logger = logging.getLogger(__name__)
 
 DISTILLATION = "distillation.json"
 RESAMPLES = 2000

@@ -6,7 +6,6 @@ reported. A quantised detector turns some verdicts even where its AUC stays, so 
 
 from __future__ import annotations
 
-import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +39,6 @@ from unmask.schemas import (
     rows_for_choice,
     write_table,
 )
-
-logger = logging.getLogger(__name__)
 
 KEY = ["sample_id", "face_index", "frame_index"]
 RESAMPLES = 2000
@@ -213,7 +210,6 @@ def smaller_forms(
         rows += [row for row, _ in tried]
         kept[name] = next((made for row, made in tried if row.kept), content)
     if all(kept[name] == onnx[name] for name in onnx):
-        logger.info("bundle: no smaller form is kept; the detectors stay as they are")
         return None, rows
     folders = _rescore_all(kept, trained.folders, faces, work)
     return Smaller(kept, calibrate_anew(folders, work, recalibration)), rows
