@@ -153,3 +153,24 @@ def test_effect_size_in_standard_deviations() -> None:
     assert effect_size(0.5, 0.76024994) == pytest.approx(1.0, abs=1e-6)  # one standard deviation apart
     assert effect_size(0.8, 0.8) == 0
     assert effect_size(0.8, 1.0) is None
+
+
+def test_a_handful_of_groups_makes_nothing_certain() -> None:
+    rng = np.random.default_rng(1)
+    rejected = 0
+    for _ in range(300):
+        group = np.repeat(np.arange(5), 8)
+        y = np.tile([0, 1], 20)
+        shared = rng.normal(0, 1.0, (5, 2))[group]  # of a group, for each system
+        a, b = (y * 1.5 + rng.normal(size=40) + y * shared[:, k] for k in (0, 1))
+        rejected += delong(y, a, b, group).p_value < 0.05
+    assert rejected / 300 < 0.08  # against the normal distribution 0.10
+
+
+def test_groups_that_agree_to_the_last_bit_are_a_sign_test() -> None:
+    y = np.tile([0, 0, 1, 1], 4)
+    group = np.repeat(np.arange(4), 4)
+    good, bad = np.tile([0.1, 0.2, 0.8, 0.9], 4), np.tile([0.1, 0.8, 0.2, 0.9], 4)
+    test = delong(y, good, bad, group)
+    assert test.difference == pytest.approx(-0.25)
+    assert test.p_value == pytest.approx(2 / 2**4)

@@ -134,7 +134,10 @@ def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, groups: np
         groups: ``(N,)``; samples of a group may depend on one another. None: all samples are independent.
 
     Returns:
-        The test; with equal rankings the p-value is 1.
+        The test; with equal rankings the p-value is 1. Of groups the difference is held against Student's t with as
+        many degrees of freedom as the class in fewer groups has, less one: a handful of groups tells its own spread
+        badly, and the normal distribution would call almost anything certain. Where all groups agree to the last bit,
+        so that there is no spread, it is that of a sign test.
 
     Raises:
         ValueError: There are fewer than two samples, or groups, of a class.
@@ -145,11 +148,23 @@ def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, groups: np
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     # Rounding can leave a difference of two equal rankings a hair beside zero.
     error = float(np.sqrt(variance)) if variance > 1e-15 else 0.0
-    if error > 0:
+    fewest = _fewest_groups(labels, groups)
+    if abs(difference) < 1e-12:
+        p_value = 1.0
+    elif error == 0:
+        p_value = float(2.0 ** (1 - fewest))
+    elif groups is None:
         p_value = float(2 * stats.norm.sf(abs(difference) / error))
     else:
-        p_value = 1.0 if abs(difference) < 1e-12 else 0.0
+        p_value = float(2 * stats.t.sf(abs(difference) / error, fewest - 1))
     return DeLong(float(aucs[0]), float(aucs[1]), difference, error, p_value)
+
+
+def _fewest_groups(labels: npt.ArrayLike, groups: npt.ArrayLike | None) -> int:
+    """Count the groups, or samples, of the class that has fewer."""
+    y = np.asarray(labels) == 1
+    codes = np.arange(len(y)) if groups is None else np.asarray(groups)
+    return min(len(np.unique(codes[y])), len(np.unique(codes[~y])))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
