@@ -525,6 +525,8 @@ def _plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(readable(str(item)) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{readable(str(key))} {_plain(each)}" for key, each in value.items() if each) or "–"
     return str(value)
 
 

@@ -235,7 +235,11 @@ class Preprocessing(Document):
         return "face"
 
     def __str__(self) -> str:
-        return f"{self.size_px} px"
+        return (
+            f"{self.size_px} px"
+            if self.crop == 1
+            else f"{self.size_px} px of the middle {self.crop:.0%} of the face crop"
+        )
 
 
 class SoundPreprocessing(Document):
