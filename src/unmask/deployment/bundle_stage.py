@@ -166,20 +166,19 @@ def _make(
 ) -> _Made:
     """Export the detectors, or what was asked for in their place and is good enough."""
     used, rows = given, []
+    onnx, parity = _export_all(given, config, faces)
     if config.distil and faces is not None and recalibration is not None:
         student, row = try_student(given, faces, work / "distilled", recalibration)
-        exported = _export_all(given, config, faces)
         rows += [
             each.model_copy(
                 update={"kept": student is None, "reason": "replaced by the student" if student else each.reason}
             )
-            for each in as_exported(exported[0], given.folders)
+            for each in as_exported(onnx, given.folders)
         ]
         rows.append(row)
-        used = student or given
-        onnx, parity = exported if student is None else _export_all(student, config, faces)
-    else:
-        onnx, parity = _export_all(given, config, faces)
+        if student is not None:
+            used = student
+            onnx, parity = _export_all(student, config, faces)
     if (config.quantise != "none" or config.prune > 0) and faces is not None and recalibration is not None:
         smaller, tried = smaller_forms(onnx, used, faces, work / "smaller", config, recalibration)
         rows += tried
