@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import av
@@ -19,8 +20,8 @@ def pictures(n: int = 30, height: int = 96, width: int = 128) -> list[np.ndarray
     return [wall[:, i : i + width].copy() for i in range(n)]
 
 
-def read_all(path: Path) -> tuple[list[Frame], VideoReader]:
-    with VideoReader(path) as reader:
+def read_all(path: Path, threads: int = 1) -> tuple[list[Frame], VideoReader]:
+    with VideoReader(path, threads) as reader:
         frames = []
         for frame in reader:
             frame.luma = frame.luma.copy()
@@ -45,6 +46,28 @@ def test_frames_come_in_order_with_times_sizes_and_kinds(tmp_path):
         distances = [float(np.abs(whole(frame).astype(int) - picture).mean()) for picture in source]
         assert int(np.argmin(distances)) == frame.index
         assert min(distances) < 6
+
+
+def test_threads_that_decode_ahead_give_the_same_frames(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", pictures(50))
+    one, one_reader = read_all(clip)
+    many, many_reader = read_all(clip, threads=4)
+    assert len(many) == len(one) == 50
+    for a, b in zip(one, many, strict=True):
+        assert (a.index, a.time_s, a.coded_as, a.coded_bytes) == (b.index, b.time_s, b.coded_as, b.coded_bytes)
+        assert np.array_equal(whole(a), whole(b))
+    assert (one_reader.n_damaged, one_reader.coded_bytes) == (many_reader.n_damaged, many_reader.coded_bytes)
+
+
+def test_a_reader_that_decodes_ahead_can_be_left_at_any_frame(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", pictures(50))
+    for last in (0, 1, 7, 49):
+        with VideoReader(clip, threads=4) as reader:
+            for frame in reader:
+                if frame.index == last:
+                    break
+        assert reader.n_decoded == last + 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("unmask-decode")]
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le"])

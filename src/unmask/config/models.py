@@ -481,7 +481,9 @@ class ServeConfig(Section):
     )
     max_results: int = Field(default=100, ge=1, le=10_000, description="answers kept so")
     keep_uploads: bool = Field(default=False, description="keep uploads whose sender agrees, for the next retraining")
-    timeline_crops: int = Field(default=32, ge=1, le=1000, description="face crops for the course over a video")
+    timeline_crops: int = Field(
+        default=32, ge=1, le=1000, description="face crops for the course over a video, at most one a second"
+    )
     heatmap_cells: int = Field(default=8, ge=2, le=32, description="cells of a heat map along a side")
     poll_s: float = Field(default=15, gt=0, description="how often the model's alias or folder is looked at")
     challenger_share: float = Field(default=0, ge=0, le=1, description="share of callers answered by the challenger")

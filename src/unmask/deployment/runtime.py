@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 THREADS = 2
 BATCH_SIZE = 16
-# Crops that the detectors look at for the course over time, the verdict's own among them; more cost time only.
+# Crops that the detectors look at for the course over time; more cost time only.
 TIMELINE_CROPS = 32
 # A second of which a window holds less than this is not told of.
 LEAST_HEARD_S = 0.25
@@ -85,7 +85,7 @@ class Bundle:
         extract: How files are measured.
         reference: What is usual, feature by feature.
         sessions: Detector name to its loaded ONNX file.
-        timeline_crops: Crops a face that the detectors look at for the course over time.
+        timeline_crops: Crops a face that the detectors look at for the course over time, at most one a second.
         notice: What every reader of a verdict must know first; often empty.
     """
 
@@ -117,7 +117,7 @@ class Bundle:
             folder: The folder that `unmask bundle` wrote.
             version: Name for answers, for example ``unmask-detector version 3``.
             threads: CPU threads of each detector.
-            timeline_crops: Crops a face for the course over time; it does not touch the verdict.
+            timeline_crops: Crops a face for the course over time, at most one a second; it does not touch the verdict.
             providers: Where detectors run, see `unmask.deployment.providers.choose_providers`.
 
         Returns:
@@ -285,7 +285,7 @@ class Bundle:
         frames = {}
         images: dict[int, NDArray[np.uint8]] = {}
         faces = np.array([crop.face_index for crop in crops], np.int64)
-        shown = evenly_spaced(faces, self.timeline_crops)
+        shown = evenly_spaced(faces, min(self.timeline_crops, len({int(crop.time_s) for crop in crops})))
         for position, name in enumerate(self.ensemble.detectors):
             if self.listens(name):
                 continue

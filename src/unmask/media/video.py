@@ -7,7 +7,9 @@ is made only of the small regions that are asked for.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +41,8 @@ _DIRECT = {f"{prefix}{sampling}p" for prefix in ("yuv", "yuvj", "yuva") for samp
 _HD_HEIGHT_PX = 720  # from here on BT.709 is assumed when a file does not say
 _FALLBACK_FPS = 25.0
 _MAX_FPS = 240.0
+# Frames decoded before they are asked for: looking at one may take as long as decoding several.
+_AHEAD = 8
 
 
 @dataclass
@@ -257,7 +261,8 @@ class VideoReader:
 
     Args:
         path: The file.
-        threads: Of the decoder; 0 lets it choose.
+        threads: Of the decoder; 0 lets it choose. With more than one, frames are decoded ahead while earlier ones are
+            looked at; the frames are the same.
 
     Attributes:
         facts: What the container says.
@@ -275,6 +280,7 @@ class VideoReader:
         self.n_damaged = 0
         self.coded_bytes = 0
         self._sizes: dict[int, int] = {}  # by time stamp, of packets whose frames have not come out yet
+        self._ahead = ThreadPoolExecutor(1, "unmask-decode") if threads != 1 else None
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
@@ -289,6 +295,8 @@ class VideoReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._ahead is not None:  # it must not read what is closed
+            self._ahead.shutdown(cancel_futures=True)
         self._container.close()
 
     @property
@@ -306,7 +314,7 @@ class VideoReader:
         first_s: float | None = None
         last_s = -1.0
         size: tuple[int, int] | None = None
-        for raw in self._raw_frames():
+        for raw in self._raw_frames() if self._ahead is None else _read_ahead(self._raw_frames(), self._ahead):
             if size is None:
                 size = (raw.width, raw.height)
             elif (raw.width, raw.height) != size:  # the resolution changes midway: keep the first
@@ -349,6 +357,14 @@ class VideoReader:
                     self._sizes.pop(raw.pts, None)
                 else:
                     yield raw
+
+
+def _read_ahead(frames: Iterator[Any], thread: ThreadPoolExecutor) -> Iterator[Any]:
+    """Let a thread take the next frames while the caller is busy with one."""
+    pending = deque(thread.submit(next, frames, None) for _ in range(_AHEAD))
+    while (frame := pending.popleft().result()) is not None:
+        pending.append(thread.submit(next, frames, None))
+        yield frame
 
 
 def _open(path: Path) -> Any:
