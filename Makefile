@@ -55,13 +55,15 @@ format: $(READY) ## Format the code
 compile: $(READY) ## Compile the pipelines to pipelines/compiled/
 	@$(BIN)/python -m pipelines.compile
 
+# The images hold the versions that the tests ran with.
 lock: $(READY) ## Pin all dependencies anew (with hashes, without index addresses)
 	@for set in "dev --extra all --extra dev" "training --extra analysis --extra training --extra tracking-client --extra storage" \
 		"pipeline --extra analysis --extra pipeline --extra tracking --extra tracking-server --extra storage" \
 		"serving --extra serving --extra postgres --extra tracking-client --extra storage"; do \
 		name=$${set%% *}; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-			--no-annotate --no-header pyproject.toml $${set#* } -o requirements/$$name.lock; done
+			--no-annotate --no-header pyproject.toml $${set#* } -o requirements/$$name.lock \
+			$$([ $$name = dev ] || echo --constraints requirements/dev.lock) || exit 1; done
 	@printf '%s\n' uv setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header - -o requirements/build.lock
 

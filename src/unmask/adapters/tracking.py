@@ -645,7 +645,7 @@ class Server:
             import mlflow.onnx
             import onnx
         except ImportError as error:
-            raise MissingExtraError("Logging detectors as models", "training") from error
+            raise MissingExtraError("Logging detectors as models", "tracking") from error
         preprocessing = release.manifest.preprocessing[info.name]
         with self.mlflow.start_run(run_id=run_id, nested=True):
             logged = mlflow.onnx.log_model(
