@@ -121,6 +121,20 @@ def test_the_run_holds_the_evidence(decision: PromotionDecision, client: Any, pa
     assert Path(report).read_bytes() == (parts.root / "evaluation" / "report.html").read_bytes()
 
 
+def test_figures_are_not_asked_back_one_by_one(parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # MLflow copies what a run holds to a model that is logged in it, with a request for each of hundreds of figures:
+    # minutes on a server that checks a password each time.
+    asked = []
+    ask = mlflow.MlflowClient.get_metric_history
+    monkeypatch.setattr(
+        mlflow.MlflowClient,
+        "get_metric_history",
+        lambda self, run_id, key: asked.append(key) or ask(self, run_id, key),
+    )
+    promote(parts, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "out")
+    assert asked == []
+
+
 def test_each_detector_has_a_child_run_with_its_curve(decision: PromotionDecision, client: Any) -> None:
     parent = client.get_run(decision.run_id)
     children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{decision.run_id}'")
@@ -257,6 +271,9 @@ def test_the_registered_model_needs_nothing_of_this_checkout(
     expected = Bundle.load(parts.bundle).score(clip).probability
     with connected(store) as server:
         folder = server.mlflow.artifacts.download_artifacts("models:/unmask-detector/1", dst_path=str(tmp_path / "m"))
+    # A file of code is a request to the server.
+    rooms = {entry.name for entry in (Path(folder) / "code" / "unmask").iterdir() if entry.is_dir()}
+    assert rooms == set(tracking.RUNTIME_ROOMS)
     code = """
 import importlib.abc, sys
 import json

@@ -105,6 +105,8 @@ RUNTIME_PACKAGES = (
     "simplejpeg",
     "tqdm",
 )
+# The rooms that scoring imports; each file more is a request when a version is registered.
+RUNTIME_ROOMS = ("config", "deployment", "ensemble", "features", "fusion", "media", "metrics", "schemas")
 # A server that does not answer is told of within seconds; MLflow itself would try for minutes.
 PROBE_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 BACKGROUND_SETTINGS = {
@@ -353,7 +355,9 @@ class Server:
             self._log_run(run_id, release, config)
             for info in release.detectors:
                 self._log_detector(experiment, run_id, info, release)
+            # Before the figures: MLflow would ask for each of them again, one by one, to copy it to the model.
             model_id = self._log_model(run_id, release)
+            self._log_evaluation(run_id, release)
             # The same figures again on the model, where MLflow's page of the version shows them.
             self.client.log_batch(run_id, metrics=_metrics(run_metrics(release), model_id=model_id))
             version = self._create_version(model_id, run_id, release, config)
@@ -580,7 +584,6 @@ class Server:
         for name in (OPTIMISATION, OPTIMISATION_PAGE):
             if (release.bundle_folder / name).is_file():
                 self.client.log_artifact(run_id, str(release.bundle_folder / name))
-        self._log_evaluation(run_id, release)
 
     def _log_evaluation(self, run_id: str, release: Release) -> None:
         self.client.log_batch(run_id, metrics=_metrics(run_metrics(release)))
@@ -600,8 +603,11 @@ class Server:
 
         A training that logged itself while it ran has its run already.
         """
-        run_id = self._adopt(parent, info) or self._log_training(experiment, parent, info)
+        adopted = self._adopt(parent, info)
+        run_id = adopted or self._start_training(experiment, parent, info)
         self._log_onnx(experiment, run_id, info, release)
+        if adopted is None:
+            self._log_training(run_id, info)
         self.client.set_terminated(run_id, "FINISHED")
 
     def _adopt(self, parent: str, info: DetectorInfo) -> str | None:
@@ -622,14 +628,18 @@ class Server:
         self.client.set_tag(info.tracking_run, PARENT_TAG, parent)
         return info.tracking_run
 
-    def _log_training(self, experiment: str, parent: str, info: DetectorInfo) -> str:
-        """Log a finished training from its document; return the id of the run."""
+    def _start_training(self, experiment: str, parent: str, info: DetectorInfo) -> str:
+        """Make a run with the settings of a finished training; return its id."""
         from mlflow.entities import Param
 
         tags = {PARENT_TAG: parent, "unmask.dataset_version": info.dataset_version}
         run_id = str(self.client.create_run(experiment, run_name=info.name, tags=tags).info.run_id)
         parameters = detector_parameters(info)
         self.client.log_batch(run_id, params=[Param(key, value) for key, value in parameters.items()])
+        return run_id
+
+    def _log_training(self, run_id: str, info: DetectorInfo) -> None:
+        """Log the course of a finished training from its document."""
         metrics = _metrics(detector_metrics(info))
         for point in info.curve:
             metrics += _metrics(point.figures(), step=point.epoch)
@@ -637,7 +647,6 @@ class Server:
         with tempfile.TemporaryDirectory(prefix="unmask-") as temporary:
             info.save(Path(temporary) / "detector.json")
             self.client.log_artifact(run_id, str(Path(temporary) / "detector.json"))
-        return run_id
 
     def _log_onnx(self, experiment: str, run_id: str, info: DetectorInfo, release: Release) -> None:
         """Log the exported network in MLflow's own ONNX form: from a batch of preprocessed crops to logits."""
@@ -665,7 +674,7 @@ class Server:
                 name=file_safe(release.dataset.name) or "bundle",
                 python_model=str(mlflow_model_path()),
                 artifacts={"bundle": str(_plain_copy(release.bundle_folder, Path(temporary) / "bundle"))},
-                code_paths=[str(Path(unmask.__file__).parent), str(_face_networks(Path(temporary)))],
+                code_paths=[str(_scoring_code(Path(temporary))), str(_face_networks(Path(temporary)))],
                 signature=_signature(),
                 input_example=_input_example(),
                 pip_requirements=_requirements(*RUNTIME_PACKAGES),
@@ -877,6 +886,17 @@ def _plain_copy(bundle: Path, target: Path) -> Path:
     for name in (MANIFEST, *read_manifest(bundle).files):
         shutil.copyfile(bundle / name, target / name)
     return target
+
+
+def _scoring_code(folder: Path) -> Path:
+    """Copy what of the package scoring needs."""
+    source, package = Path(unmask.__file__).parent, folder / "unmask"
+    package.mkdir()
+    for file in source.glob("*.*"):
+        shutil.copyfile(file, package / file.name)
+    for room in RUNTIME_ROOMS:
+        shutil.copytree(source / room, package / room, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
 
 
 def _face_networks(folder: Path) -> Path:
