@@ -98,7 +98,7 @@ def run_on_this_machine(
 
 
 def retrain_on_this_machine(
-    sources: Sequence[Source],
+    sources: Sequence[str],
     work: Path,
     config: UnmaskConfig,
     force: bool = False,
@@ -109,7 +109,7 @@ def retrain_on_this_machine(
     """Run the retraining pipeline and say what came out.
 
     Args:
-        sources: Data sets.
+        sources: Data sets, NAME=PLACE each; folders absolute.
         work: Folder for everything written; that of `unmask run`, so that its detector is what data are compared with.
         config: The resolved configuration.
         force: Train whatever the data say.
@@ -131,7 +131,7 @@ def retrain_on_this_machine(
     config = _shared_cores(config)
     result = run_retraining(
         {
-            "sources": [f"{source.name}={source.files.uri}" for source in sources],
+            "sources": list(sources),
             "detectors": list(config.detectors),
             "epochs": config.train.epochs,
             "registered_model": config.promote.registered_model,

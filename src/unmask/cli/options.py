@@ -139,6 +139,20 @@ def named_sources(texts: Sequence[str], config: UnmaskConfig, store: str) -> lis
     return open_sources([parse_source(text) for text in listed], downloads.expanduser(), config)
 
 
+def named_places(texts: Sequence[str]) -> list[str]:
+    """Read sources without opening them, for steps that open them elsewhere: folders become absolute.
+
+    Args:
+        texts: As the user wrote them.
+    """
+    from unmask.data.addresses import FolderAddress, parse_source
+
+    return [
+        f"{address.name}={address.path.resolve()}" if isinstance(address, FolderAddress) else text
+        for text, address in ((text, parse_source(text)) for text in texts)
+    ]
+
+
 def local_tracking_uri(work: Path) -> str:
     """Name the MLflow database of a work folder."""
     return f"sqlite:///{(work / 'mlflow.db').resolve()}"

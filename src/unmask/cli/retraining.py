@@ -17,7 +17,7 @@ from unmask.cli.options import (
     dataset_option,
     features_option,
     local_tracking_uri,
-    named_sources,
+    named_places,
     on_this_machine,
     out_option,
     stage,
@@ -166,5 +166,5 @@ def retrain(
     from unmask.adapters.local_run import retrain_on_this_machine
 
     config = load_config(config_file, overrides)
-    found = named_sources(sources, config, store or str(work / "store"))
-    click.echo(retrain_on_this_machine(found, work, config, force, runner, store, tracking_uri))
+    places = named_places(sources)  # the first step tells what is wrong with them, and the last one sends it
+    click.echo(retrain_on_this_machine(places, work, config, force, runner, store, tracking_uri))
