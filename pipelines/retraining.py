@@ -44,7 +44,7 @@ def build(cluster: Cluster = Cluster()) -> Any:  # noqa: B008 - frozen
         """Look at the data; train, evaluate and register when new samples, drift or age ask for it; tell people.
 
         Args:
-            sources: Folders as FOLDER or NAME=FOLDER, with real/ and fake/ below each; looked at anew on every run.
+            sources: [NAME=]PLACE each: s3://bucket/prefix, folder, https:// archive, kaggle:…; real/ and fake/ below.
             tracking_uri: MLflow server that runs and models are registered with, for example http://mlflow:5000.
             detectors: Detectors to train, each in its own step with its own GPU.
             epochs: Passes over the training crops.

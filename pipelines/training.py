@@ -330,7 +330,7 @@ def build(cluster: Cluster = Cluster(), preset: Mapping[str, Any] = STANDARD, su
         """Train, combine, calibrate, evaluate and register deepfake detectors on labelled media.
 
         Args:
-            sources: Folders as FOLDER or NAME=FOLDER, with real/ and fake/ below each.
+            sources: [NAME=]PLACE each: s3://bucket/prefix, folder, https:// archive, kaggle:…; real/ and fake/ below.
             tracking_uri: MLflow server that runs and models are registered with, for example http://mlflow:5000.
             data_version: Any text; change it when bytes behind the sources changed, else earlier results are reused.
             detectors: Detectors to train, each in its own step with its own GPU.
@@ -339,7 +339,7 @@ def build(cluster: Cluster = Cluster(), preset: Mapping[str, Any] = STANDARD, su
             operating_point: Threshold that verdicts use: max_f1, youden or target_fpr.
             registered_model: Name in the MLflow registry.
             seed: Of every random choice.
-            store: Folder that keeps finished work between runs, if it is on a volume.
+            store: Folder or s3://bucket/prefix that keeps finished work between runs; a folder must be on a volume.
             config: Further settings as YAML, as `unmask config init` writes them; the parameters above win.
         """
         settings = Settings(

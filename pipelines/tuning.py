@@ -35,7 +35,7 @@ def build(cluster: Cluster = Cluster()) -> Any:  # noqa: B008
         """Search learning rate, weight decay, batch size and label smoothing of detectors, judged on val.
 
         Args:
-            sources: Folders as FOLDER or NAME=FOLDER, with real/ and fake/ below each.
+            sources: [NAME=]PLACE each: s3://bucket/prefix, folder, https:// archive, kaggle:…; real/ and fake/ below.
             data_version: Any text; change it when bytes behind the sources changed, else earlier results are reused.
             detectors: Detectors to tune, each in its own step with its own GPU.
             trials: Trainings of each detector, the first with the settings as they are.
