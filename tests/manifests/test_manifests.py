@@ -180,6 +180,14 @@ def test_selectors_meet_their_pods(documents: tuple[dict[str, Any], ...]) -> Non
             assert any(selector.items() <= pod.items() for pod in labels), f"{document['kind']} {name}"
 
 
+def test_what_an_autoscaler_sizes_states_no_size(documents: tuple[dict[str, Any], ...]) -> None:
+    """Else every `kubectl apply` would throw its pods away, or start some that nobody needs."""
+    scaled = {d["spec"]["scaleTargetRef"]["name"] for d in documents if d["kind"] == "HorizontalPodAutoscaler"}
+    for document in documents:
+        if document["kind"] == "Deployment" and document["metadata"]["name"] in scaled:
+            assert "replicas" not in document["spec"]
+
+
 def test_services_lead_to_ports_that_are_there(documents: tuple[dict[str, Any], ...]) -> None:
     named = {port.get("name") for _, container in containers(documents) for port in container.get("ports", [])}
     for document in documents:
