@@ -50,7 +50,7 @@ def test_killed_while_the_tables_are_made_the_next_one_makes_them(database: Path
     with connected(f"sqlite:///{database}") as server:
         assert [experiment.name for experiment in server.client.search_experiments()] == ["Default"]
 
-    assert [path.name for path in database.parent.iterdir()] == ["mlflow.db"]
+    assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
 
 
 def test_three_at_once_share_one(database: Path) -> None:
@@ -59,7 +59,7 @@ def test_three_at_once_share_one(database: Path) -> None:
     outputs = [process.communicate(timeout=300) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    assert [path.name for path in database.parent.iterdir()] == ["mlflow.db"]
+    assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

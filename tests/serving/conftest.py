@@ -6,25 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Live, Running, write_bundle, write_media
+from live_server import SETTINGS, Live, Running, write_bundle, write_media
 
-from unmask.config import ServeConfig
 from unmask.serving.models import FolderSource
-
-SETTINGS = ServeConfig(
-    workers=2,
-    decoder_threads=1,
-    queue=6,
-    max_upload_mib=4,
-    max_duration_s=20,
-    max_job_duration_s=40,
-    max_image_pixels=4_000_000,
-    max_video_pixels=1_000_000,
-    poll_s=0.2,
-    keep_uploads=True,
-    heatmap_cells=4,
-    max_batch_files=3,
-)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,21 @@ from unmask.schemas import (
 from unmask.serving.app import create_app
 from unmask.serving.services import Services
 
+SETTINGS = ServeConfig(
+    workers=2,
+    decoder_threads=2,
+    queue=6,
+    max_upload_mib=4,
+    max_duration_s=20,
+    max_job_duration_s=40,
+    max_image_pixels=4_000_000,
+    max_video_pixels=1_000_000,
+    poll_s=0.2,
+    keep_uploads=True,
+    heatmap_cells=4,
+    max_batch_files=3,
+)
+
 SIDE = 64
 BLUR = "quality.blur"
 RATE = Estimate(value=0.1, low=0.01, high=0.4, n=10, method="Clopper-Pearson")

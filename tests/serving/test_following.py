@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import SETTINGS
-from live_server import Live, Running, seal, write_bundle, write_onnx
+from live_server import SETTINGS, Live, Running, seal, write_bundle, write_onnx
 
 from unmask.deployment.example import check_example
 from unmask.deployment.runtime import Bundle

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import SETTINGS
-from live_server import Running
+from live_server import SETTINGS, Running
 from scipy import stats
 from servers.postgres_server import running_postgres
 

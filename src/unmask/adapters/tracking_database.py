@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,9 @@ def make_database(uri: str) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        # A file, because a folder cannot be locked on every network drive.
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process
             if not _filled(path):
                 _make(path, uri)
     except OSError as error:
@@ -61,21 +60,10 @@ def _make(path: Path, uri: str) -> None:
     except ImportError as error:  # the small MLflow client, which speaks to servers only
         raise MissingExtraError("An MLflow database file", "tracking") from error
 
-    # What a killed process left; nobody else is in the folder now.
+    # What a killed process left; nobody else holds the lock now.
     for leftover in path.parent.glob(f".{path.name}.new*"):
         leftover.unlink()
     unfinished = path.with_name(f".{path.name}.new")
     store = made_by.SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_location(uri))
     store.engine.dispose()
     unfinished.replace(path)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that make a database out of a folder; the lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unmask.config import ExtractConfig, IngestConfig
 from unmask.errors import MediaError
@@ -45,7 +46,12 @@ class UnmeasurableError(MediaError):
 
 
 def examine(
-    path: Path, extract: ExtractConfig, *, threads: int = 1, watch: Callable[[int, int], None] | None = None
+    path: Path,
+    extract: ExtractConfig,
+    *,
+    threads: int = 1,
+    watch: Callable[[int, int], None] | None = None,
+    before: Callable[[Any], None] | None = None,
 ) -> Examined:
     """Decode and measure a file, once.
 
@@ -54,6 +60,7 @@ def examine(
         extract: How it is measured; of the bundle that will judge it.
         threads: Of the decoder; the result does not depend on it.
         watch: Called with frames seen and frames expected while a video is measured.
+        before: Called with the open file before anything is decoded; what it raises ends the examination.
 
     Returns:
         What was measured.
@@ -62,7 +69,7 @@ def examine(
         UnmeasurableError: It is media, but too little of it decodes, or it shows no face.
         MediaError: It is not media, or nothing of it decodes.
     """
-    facts = probe(path, ANY_LENGTH)
+    facts = probe(path, ANY_LENGTH, before)
     try:
         return Examined(facts, measure(path, facts.modality, extract, threads=threads, watch=watch))
     except MediaError as error:

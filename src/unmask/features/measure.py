@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,8 +90,12 @@ def measure(
     try:
         if modality == "image":
             return replace(_measure_image(path, config), no_sound_reason="image: a picture has no sound")
-        seen = _measure_video(path, config, threads, watch)
-        return _with_sound(seen, read_sound(path, config.sound_windows))
+        if threads == 1:
+            seen = _measure_video(path, config, threads, watch)
+            return _with_sound(seen, read_sound(path, config.sound_windows))
+        with ThreadPoolExecutor(1, "unmask-sound") as aside:
+            sound = aside.submit(read_sound, path, config.sound_windows)
+            return _with_sound(_measure_video(path, config, threads, watch), sound.result())
     except cv2.error as error:
         raise MediaError("unsupported", f"{path.name}: {str(error).strip().splitlines()[-1]}") from error
 

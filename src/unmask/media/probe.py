@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -111,12 +111,13 @@ def expected_modality(name: str) -> Modality | None:
     return MODALITY_OF_SUFFIX.get(f".{suffix.lower()}") if dot and stem else None
 
 
-def probe(path: Path, config: IngestConfig) -> MediaFacts:
+def probe(path: Path, config: IngestConfig, before: Callable[[Any], None] | None = None) -> MediaFacts:
     """Read the facts of a media file and check that it can be used.
 
     Args:
         path: The file.
         config: Limits of duration and frame rate.
+        before: See `read_facts`.
 
     Returns:
         The facts.
@@ -125,7 +126,7 @@ def probe(path: Path, config: IngestConfig) -> MediaFacts:
         MediaError: ``unreadable``, ``empty_file``, ``unsupported``, ``corrupt``, ``truncated``, ``wrong_type``,
             ``no_video_stream``, ``too_short`` or ``too_slow``.
     """
-    facts = read_facts(path)
+    facts = read_facts(path, before=before)
     check_facts(facts, config)
     return facts
 
@@ -144,12 +145,13 @@ class Look(Protocol):
         """
 
 
-def read_facts(path: Path, look: Look | None = None) -> MediaFacts:
+def read_facts(path: Path, look: Look | None = None, before: Callable[[Any], None] | None = None) -> MediaFacts:
     """Read the facts of a media file from its headers, and decode its first frame as a proof.
 
     Args:
         path: The file.
         look: Is called with the open file, so that it need not be opened twice.
+        before: Is called with the open file before a frame is decoded, and may raise what forbids that.
 
     Returns:
         The facts.
@@ -165,6 +167,8 @@ def read_facts(path: Path, look: Look | None = None) -> MediaFacts:
         if size == 0:
             raise MediaError("empty_file", "the file has 0 bytes")
         with open_media(path) as container:
+            if before is not None:
+                before(container)
             facts, stream, frame = _facts(container, size)
             if look is not None:
                 look(container, stream, frame, facts)

@@ -29,7 +29,7 @@ from unmask.deployment.examine import Examined, UnmeasurableError, examine
 from unmask.errors import MediaError
 from unmask.features import Crop, Measurement, Window
 from unmask.media.faces import networks
-from unmask.media.probe import MediaFacts, open_media
+from unmask.media.probe import MediaFacts
 
 GRACE_S = 30  # beyond the time-out; the pool kills first, the alarm is for when the pool is gone
 PROGRESS_EVERY_S = 0.2
@@ -75,12 +75,12 @@ def _warm_up() -> None:
 def _answer(job: dict[str, Any], answers: TextIO) -> dict[str, Any]:
     path = Path(job["path"])
     try:
-        check_limits(path, job["limits"])
         examined = examine(
             path,
             ExtractConfig.model_validate(job["extract"]),
             threads=job["threads"],
             watch=_watch(answers, job["limits"]["max_duration_s"]),
+            before=lambda container: check_limits(container, job["limits"]),
         )
         return {"result": to_json(examined)}
     except UnmeasurableError as error:
@@ -91,26 +91,22 @@ def _answer(job: dict[str, Any], answers: TextIO) -> dict[str, Any]:
         return {"error": {"code": "too_large", "detail": "decoding needs more memory than a worker may use"}}
 
 
-def check_limits(path: Path, limits: dict[str, float]) -> None:
+def check_limits(container: Any, limits: dict[str, float]) -> None:
     """Check size and length by the headers, before anything is decoded.
 
     Args:
-        path: The upload.
+        container: The open upload.
         limits: ``max_image_pixels``, ``max_video_pixels``, ``max_duration_s``.
 
     Raises:
-        MediaError: ``too_large``, ``too_long``, or why it is no media.
+        MediaError: ``too_large`` or ``too_long``.
     """
-    try:
-        with open_media(path) as container:
-            # A stream whose coding nobody knows has no size; decoding it is refused right afterwards.
-            pictures = [stream for stream in container.streams.video if stream.codec_context is not None]
-            width, height = (pictures[0].width, pictures[0].height) if pictures else (0, 0)
-            duration_s = (container.duration or 0) / 1e6
-            # Still pictures have their own containers; what is unsure gets the larger limit and is decoded once.
-            still = container.format.name.endswith("_pipe") or duration_s == 0
-    except OSError as error:
-        raise MediaError("unreadable", error.strerror or str(error)) from error
+    # A stream whose coding nobody knows has no size; decoding it is refused right afterwards.
+    pictures = [stream for stream in container.streams.video if stream.codec_context is not None]
+    width, height = (pictures[0].width, pictures[0].height) if pictures else (0, 0)
+    duration_s = (container.duration or 0) / 1e6
+    # Still pictures have their own containers; what is unsure gets the larger limit and is decoded once.
+    still = container.format.name.endswith("_pipe") or duration_s == 0
     largest = limits["max_image_pixels" if still else "max_video_pixels"]
     if width * height > largest:
         raise MediaError("too_large", f"{width} x {height} pixels; the limit is {largest:.0f} pixels")
