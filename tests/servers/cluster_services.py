@@ -195,7 +195,7 @@ def running_services(folder: Path) -> Iterator[Services]:
         }
         _make_buckets(environment)
         password = own["unmask-tracking-server"]["postgres-password"]
-        database = stack.enter_context(running_postgres(folder / "postgres", "mlflow", password))
+        database = stack.enter_context(running_postgres("mlflow", password))
         uri = stack.enter_context(_running_mlflow(folder / "mlflow", own, minio, database))
         yield Services(minio, uri, database, environment, own)
 

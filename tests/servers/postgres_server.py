@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,10 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def running_postgres(home: Path, user: str = "unmask", password: str = "secret-of-tests") -> Iterator[str]:
+def running_postgres(user: str = "unmask", password: str = "secret-of-tests") -> Iterator[str]:
     """Run a server with one database, named after its user, that asks for a password.
 
     Args:
-        home: Folder for the database; its parents are opened to others, because the server never runs as root.
         user: Owner.
         password: Of the owner.
 
@@ -38,27 +38,29 @@ def running_postgres(home: Path, user: str = "unmask", password: str = "secret-o
     if os.getuid() == 0 and not any(entry.pw_name == "postgres" for entry in pwd.getpwall()):
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "password").write_text(password)
-    become: dict[str, Any] = {}
-    if os.getuid() == 0:
-        for path in (home, home.parent, home.parent.parent):
-            path.chmod(0o755)
-        shutil.chown(home, "postgres")
-        shutil.chown(home / "password", "postgres")
-        become = {"user": "postgres"}
-    port = free_port()
-    quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home}
-    owner = ["-U", user, "-A", "scram-sha-256", "--pwfile", str(home / "password")]
-    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
-    try:
-        subprocess.run([initdb, "-D", str(home / "db"), "-N", *owner], **quiet, **become)
-        subprocess.run([pg_ctl, "-D", str(home / "db"), "-w", "-o", options, "start"], **quiet, **become)
-    except (subprocess.CalledProcessError, PermissionError) as error:
-        pytest.skip(f"PostgreSQL does not start here: {error}")
-    try:
-        login = {"env": {**os.environ, "PGPASSWORD": password}, **quiet}
-        subprocess.run([_program("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", user, user], **login)
-        yield f"127.0.0.1:{port}"
-    finally:
-        subprocess.run([pg_ctl, "-D", str(home / "db"), "-m", "immediate", "stop"], **quiet, **become)
+    # Not in pytest's folder, which nobody but its owner may enter: the server never runs as root.
+    with tempfile.TemporaryDirectory(prefix="unmask-postgres-") as name:
+        home = Path(name)
+        (home / "password").write_text(password)
+        become: dict[str, Any] = {}
+        if os.getuid() == 0:
+            shutil.chown(home, "postgres")
+            shutil.chown(home / "password", "postgres")
+            become = {"user": "postgres"}
+        port = free_port()
+        quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "cwd": home}
+        owner = ["-U", user, "-A", "scram-sha-256", "--pwfile", str(home / "password")]
+        options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
+        try:
+            subprocess.run([initdb, "-D", str(home / "db"), "-N", *owner], **quiet, **become)
+        except PermissionError as error:
+            pytest.skip(f"PostgreSQL cannot run as another user here: {error}")
+        subprocess.run(
+            [pg_ctl, "-D", str(home / "db"), "-w", "-l", str(home / "log"), "-o", options, "start"], **quiet, **become
+        )
+        try:
+            login = {"env": {**os.environ, "PGPASSWORD": password}, **quiet}
+            subprocess.run([_program("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", user, user], **login)
+            yield f"127.0.0.1:{port}"
+        finally:
+            subprocess.run([pg_ctl, "-D", str(home / "db"), "-m", "immediate", "stop"], **quiet, **become)

@@ -51,9 +51,9 @@ def record(number: int, **changes: Any) -> Record:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A real PostgreSQL of our own."""
-    with running_postgres(tmp_path_factory.mktemp("postgres") / "home") as address:
+    with running_postgres() as address:
         yield f"postgresql+pg8000://unmask:secret-of-tests@{address}/unmask"
 
 
