@@ -147,10 +147,11 @@ def named_places(texts: Sequence[str]) -> list[str]:
     """
     from unmask.data.addresses import FolderAddress, parse_source
 
-    return [
-        f"{address.name}={address.path.resolve()}" if isinstance(address, FolderAddress) else text
-        for text, address in ((text, parse_source(text)) for text in texts)
-    ]
+    places = []
+    for text in texts:
+        address = parse_source(text)
+        places.append(f"{address.name}={address.path.resolve()}" if isinstance(address, FolderAddress) else text)
+    return places
 
 
 def local_tracking_uri(work: Path) -> str:

@@ -314,7 +314,8 @@ class VideoReader:
         first_s: float | None = None
         last_s = -1.0
         size: tuple[int, int] | None = None
-        for raw in self._raw_frames() if self._ahead is None else _read_ahead(self._raw_frames(), self._ahead):
+        frames = self._raw_frames()
+        for raw in frames if self._ahead is None else _read_ahead(frames, self._ahead):
             if size is None:
                 size = (raw.width, raw.height)
             elif (raw.width, raw.height) != size:  # the resolution changes midway: keep the first
